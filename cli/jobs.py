@@ -1,0 +1,188 @@
+"""What to generate: options, prompt files and the metadata of earlier clips become a list of jobs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from counterpoint.recipes.settings import SettingsError, nearest
+
+TRACKS = ("audio", "video", "sensor")
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to make; None leaves the choice to the model."""
+
+    prompt: str
+    seed: int
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | dict[str, float] | None = None
+    seconds: float | None = None
+    tracks: tuple[str, ...] | None = None
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`"7"` → [7], `"0-7"` → [0, …, 7].
+
+    Raises:
+        SettingsError: anything else.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if not match or (match[2] and int(match[2]) < int(match[1])):
+        raise SettingsError(f"--seed {text}: give a number such as 7, or a rising range such as 0-7")
+    return list(range(int(match[1]), int(match[2] or match[1]) + 1))
+
+
+def parse_tracks(text: str) -> tuple[str, ...]:
+    """`"audio,video"` → ("audio", "video").
+
+    Raises:
+        SettingsError: an unknown track (names the nearest), or none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in TRACKS:
+            raise SettingsError(f"--tracks: unknown track '{name}'{nearest(name, TRACKS)}")
+    if not names:
+        raise SettingsError("--tracks: give at least one of audio, video, sensor")
+    return tuple(name for name in TRACKS if name in names)
+
+
+def parse_guidance(text: str) -> float | dict[str, float]:
+    """`"2"` → 2.0, `"audio=3,video=2"` → {"audio": 3.0, "video": 2.0}.
+
+    Raises:
+        SettingsError: not a number, or an unknown track.
+    """
+    if "=" not in text:
+        return _number("guidance", text)
+    scales = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in TRACKS:
+            raise SettingsError(f"--guidance: unknown track '{name}'{nearest(name, TRACKS)}")
+        scales[name] = _number("guidance", value)
+    return scales
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SettingsError(f"--{option} {text}: not a number")
+    return value
+
+
+def _positive(option: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    needed = "a number above 0" if kind is float else "a whole number above 0"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            raise SettingsError(f"--{option} {text}: not {needed}")
+        return value
+
+    return parse
+
+
+INLINE: dict[str, Callable[[str], Any]] = {
+    "seed": parse_seeds,
+    "negative-prompt": str,
+    "steps": _positive("steps", int),
+    "guidance": parse_guidance,
+    "seconds": _positive("seconds", float),
+    "tracks": parse_tracks,
+}
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """`"a block falls --seed 3 --negative-prompt dark, blurred"` → {"prompt": …, "seeds": [3], …}.
+
+    Raises:
+        SettingsError: an unknown option (names the nearest) or a bad value.
+    """
+    prompt, *overrides = re.split(r"(?:^|\s)--(?=[a-z])", line.strip())
+    if not prompt.strip():
+        raise SettingsError("no prompt before the first option")
+    values: dict[str, Any] = {"prompt": prompt.strip()}
+    for override in overrides:
+        name, _, text = override.replace("=", " ", 1).partition(" ") if " " not in override else override.partition(" ")
+        if name not in INLINE:
+            raise SettingsError(f"unknown option '--{name}'{nearest(name, INLINE)}")
+        key = "seeds" if name == "seed" else name.replace("-", "_")
+        values[key] = INLINE[name](text.strip().strip("\"'"))
+    return values
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The prompts of a file, one a line; empty lines and lines that begin with `#` are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SettingsError: a bad line (says which), or no prompt at all.
+    """
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            prompts.append(parse_line(line))
+        except SettingsError as error:
+            raise SettingsError(f"{path}, line {number}: {error}") from None
+    if not prompts:
+        raise SettingsError(f"{path}: no prompt in it; write one a line")
+    return prompts
+
+
+def read_source(path: Path) -> dict[str, Any]:
+    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ClipError: the file can't be read.
+        SettingsError: it says nothing of a prompt.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(2, "No such file", str(path))
+    from counterpoint.modalities.clip import Clip
+
+    metadata = Clip.read(path).metadata
+    if not isinstance(metadata.get("prompt"), str):
+        raise SettingsError(f"{path}: has no prompt in its metadata; only what `counterpoint generate` wrote has")
+    known = ("prompt", "negative_prompt", "steps", "guidance", "seconds", "model")
+    values = {key: metadata[key] for key in known if metadata.get(key) is not None}
+    values["seeds"] = [int(metadata.get("seed", 0))]
+    if metadata.get("tracks"):
+        values["tracks"] = parse_tracks(",".join(metadata["tracks"]))
+    return values
+
+
+def make_jobs(prompts: list[dict[str, Any]], common: dict[str, Any]) -> list[Job]:
+    """One job for every prompt and seed; what a prompt says for itself goes before `common`."""
+    jobs = []
+    for own in prompts:
+        values: dict[str, Any] = {"seeds": [0]} | common | own
+        seeds = values.pop("seeds")
+        jobs += [Job(seed=seed, **values) for seed in seeds]
+    return jobs
+
+
+def check_machine(device: str, dtype: str) -> None:
+    """Raise SettingsError unless device and dtype are ones that a pipeline knows."""
+    if not DEVICES.fullmatch(device):
+        raise SettingsError(f"--device {device}: give auto, cpu, cuda, cuda:1 or mps")
+    if dtype not in DTYPES:
+        raise SettingsError(f"--dtype {dtype}: give one of {', '.join(DTYPES)}")

@@ -1,0 +1,70 @@
+"""`counterpoint models`: what ships with the package. Reads JSON and the first lines of cards, no weights."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from counterpoint.recipes.settings import SettingsError, nearest
+
+INDEX = "model_index.json"
+
+
+def models() -> None:
+    """List the models that ship with the package."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = shipped()
+    if not found:
+        print("no model ships with this copy; train one with `counterpoint train joint`")
+        return
+    table = Table("name", "size", "what", "scores", box=None, header_style="bold")
+    for folder in found:
+        table.add_row(folder.name, _size(folder), _card(folder), _scores(folder))
+    Console(width=None if Console().is_terminal else 200).print(table)
+
+
+def shipped() -> list[Path]:
+    """The folders of the models in the package, by name."""
+    root = Path(str(files("counterpoint.weights")))
+    return sorted(path.parent for path in root.glob(f"*/{INDEX}"))
+
+
+def find_model(name: str) -> str:
+    """`name` itself, when it is a shipped model or the folder of one.
+
+    Raises:
+        SettingsError: neither; names the shipped models.
+    """
+    names = [folder.name for folder in shipped()]
+    if name in names:
+        return name
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / INDEX).is_file():
+            return name
+        raise SettingsError(f"--model {name}: the folder has no {INDEX}")
+    known = nearest(name, names) if names else "; none ships with this copy"
+    raise SettingsError(f"--model {name}: no such folder, and no shipped model of that name{known}")
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.0f} MB"
+
+
+def _card(folder: Path) -> str:
+    """The first line of the model's card that is prose."""
+    card = folder / "README.md"
+    lines = card.read_text(encoding="utf-8").split("---\n")[-1].splitlines() if card.is_file() else []
+    return next((line.strip() for line in lines if line.strip() and not line.startswith(("#", "|", "!"))), "")
+
+
+def _scores(folder: Path) -> str:
+    """F1 of synchronization within 40 ms, where the model's folder keeps its scores."""
+    path = folder / "scores.json"
+    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    pairs = scores.get("sync", {})
+    return ", ".join(f"{pair} F1 {by['generated']['f1']:.2f}" for pair, by in pairs.items() if "generated" in by)

@@ -1,0 +1,155 @@
+"""Walks a grid of noise levels back to clean, for several tracks at once, with the schedulers of diffusers.
+
+Legend: `B` batch, `T` slots, `S` tokens, `C` channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..guidance.classifier_free import Guidance
+from .noise_levels import Grid
+from .process import per_token
+
+Tracks = dict[str, Tensor]
+Denoiser = Callable[[str, Tracks, Tracks], Tracks]
+"""`denoiser(pass_name, latents {modality: [B, T, S, C]}, sigma {modality: [B, T]})` → velocities like the latents."""
+SOLVERS = ("unipc", "dpm++", "euler", "heun")
+
+
+def make_scheduler(solver: str = "unipc", shift: float = 1.0) -> Any:
+    """A diffusers scheduler for the flow process by name; a multistep solver needs the fewest passes.
+
+    Args:
+        solver: one of `SOLVERS`.
+        shift: `σ → shift·σ / (1 + (shift − 1)·σ)`; above 1 spends more steps near noise (arXiv:2403.03206).
+    """
+    from diffusers.schedulers import (
+        DPMSolverMultistepScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        FlowMatchHeunDiscreteScheduler,
+        UniPCMultistepScheduler,
+    )
+
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    makers: dict[str, Callable[[], Any]] = {
+        "unipc": lambda: UniPCMultistepScheduler(**flow),
+        "dpm++": lambda: DPMSolverMultistepScheduler(**flow),
+        "euler": lambda: FlowMatchEulerDiscreteScheduler(shift=shift),
+        "heun": lambda: FlowMatchHeunDiscreteScheduler(shift=shift),
+    }
+    if solver not in makers:
+        raise ValueError(f"solver: {solver!r} is not one of {', '.join(SOLVERS)}")
+    return makers[solver]()
+
+
+def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") -> None:
+    """Sets `steps` steps from σ = 1 to 0 with no step wasted at the end."""
+    if steps < 1:
+        raise ValueError(f"steps: {steps} is less than 1")
+    from diffusers.schedulers import FlowMatchEulerDiscreteScheduler
+
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        # its default schedule spends the last step between two levels that are both nearly clean
+        scheduler.set_timesteps(sigmas=torch.linspace(1.0, 1.0 / steps, steps).tolist(), device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
+
+
+def sample(
+    denoiser: Denoiser,
+    noise: Mapping[str, Tensor],
+    scheduler: Any,
+    steps: int,
+    guidances: Sequence[Guidance] = (),
+    grid: Grid | None = None,
+    given: Mapping[str, Tensor] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tracks:
+    """Generates all tracks of a batch together.
+
+    Args:
+        denoiser: the network with its conditions bound; `"conditional"` is always asked for, other passes only if an
+            enabled guidance names them.
+        noise: `{modality: [B, T, S, C]}`, standard normal.
+        scheduler: a flow scheduler of diffusers; it is copied per modality and left untouched.
+        steps: steps from σ = 1 to σ = 0.
+        guidances: their deltas are added to the conditional velocity.
+        grid: cells with `known` stay what `given` says, at the grid's own σ; None: all are generated.
+        given: `{modality: [B, T, S, C]}` clean latents of the known cells.
+        progress: called with (steps done, steps).
+
+    Returns:
+        `{modality: [B, T, S, C]}` clean latents; known cells bit-identical to `given`.
+    """
+    schedulers = {name: copy.deepcopy(scheduler) for name in noise}
+    for own in schedulers.values():
+        set_steps(own, steps, next(iter(noise.values())).device)
+    lead = next(iter(schedulers.values()))
+    timesteps, train_steps = lead.timesteps, lead.config.num_train_timesteps
+    latents = {name: _pin(name, value, grid, given) for name, value in noise.items()}
+    for index, t in enumerate(timesteps):
+        level = float(t) / train_steps
+        sigma = {name: _levels(name, value, level, grid) for name, value in latents.items()}
+        v = guided_velocity(denoiser, latents, sigma, level, guidances)
+        for name, own in schedulers.items():
+            stepped = own.step(v[name].float(), t, latents[name], return_dict=False)[0]
+            latents[name] = _pin(name, stepped, grid, given)
+        if progress is not None:
+            progress(index + 1, len(timesteps))
+    return latents
+
+
+def guided_velocity(
+    denoiser: Denoiser, latents: Tracks, sigma: Tracks, level: float, guidances: Sequence[Guidance]
+) -> Tracks:
+    """`v = v_cond + Σ delta_i`, with every pass made once however many guidances ask for it."""
+    active = [guidance for guidance in guidances if guidance.enabled(level)]
+    wanted = dict.fromkeys(name for guidance in active for name in guidance.passes)
+    predictions = {name: denoiser(name, latents, sigma) for name in ("conditional", *wanted)}
+    v = dict(predictions["conditional"])
+    for guidance in active:
+        for name, delta in guidance.delta(predictions, level).items():
+            v[name] = v[name] + delta
+    return v
+
+
+def _levels(name: str, latents: Tensor, level: float, grid: Grid | None) -> Tensor:
+    shared = torch.full(latents.shape[:2], level, device=latents.device)  # [B, T]
+    if grid is None:
+        return shared
+    known = grid.known[name].to(latents.device)
+    return torch.where(known, torch.zeros_like(shared), shared * grid.sigma[name].to(latents.device))
+
+
+def _pin(name: str, latents: Tensor, grid: Grid | None, given: Mapping[str, Tensor] | None) -> Tensor:
+    if grid is None or not bool(grid.known[name].any()):
+        return latents
+    if given is None or name not in given:
+        raise ValueError(f"{name}: the grid calls cells known, but no latents are given for them")
+    known = per_token(grid.known[name].to(latents.device))
+    return torch.where(known, given[name].to(latents), latents)
+
+
+def draw_noise(shapes: Mapping[str, tuple[int, ...]], seeds: Sequence[int]) -> Tracks:
+    """One generator per sample and modality: the same seed gives the same noise in any batch and for any tracks.
+
+    Args:
+        shapes: `{modality: (T, S, C)}`.
+        seeds: one per sample.
+
+    Returns:
+        `{modality: [B, T, S, C]}` float32 on the CPU.
+    """
+    return {name: torch.stack([_noise(name, shape, seed) for seed in seeds]) for name, shape in shapes.items()}
+
+
+def _noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    salt = sum(byte * 257**i for i, byte in enumerate(name.encode())) % 2**31
+    generator = torch.Generator().manual_seed((seed * 2**31 + salt) % 2**63)
+    return torch.randn(shape, generator=generator)

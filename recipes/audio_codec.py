@@ -1,0 +1,172 @@
+"""Train the audio codec: 16 kHz sound → 25 latents a second of 32 channels → log-mel.
+
+    python -m counterpoint.recipes.audio_codec data=FOLDER run=FOLDER minutes=8
+
+`data` holds `audio.npy`, float16 [clips, samples] in [-1, 1]; the last `held_out` clips are never trained on. The run
+folder gets the model (`audio_codec/`), `log.jsonl` and previews; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from counterpoint.modalities.audio import FLOOR, SLOT, AudioCodec, mel_spectrogram
+from counterpoint.modalities.clip import ClipError
+from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
+
+
+@dataclass(frozen=True)
+class AudioCodecSettings(FitSettings):
+    hidden_channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2)
+    layers_per_block: int = 1
+    kl: float = 1e-3  # weight of the KL divergence per latent dimension
+    onsets: float = 2.0  # extra weight of frames where the sound sets in
+    held_out: int = 64  # clips at the end of the data, for the log and the previews
+    statistics: int = 512  # clips that the means and deviations of mel and latents are read from
+    bf16: bool = True  # 1-D convolutions in bfloat16
+
+
+def tiny() -> AudioCodecSettings:
+    """For tests: two steps, 0.1 M parameters."""
+    return AudioCodecSettings(
+        max_steps=2, batch=2, hidden_channels=16, held_out=2, statistics=4, warmup=1, log_every=1, bf16=False
+    )
+
+
+def small() -> AudioCodecSettings:
+    """What ships: 4.0 M parameters, 8 minutes of one core."""
+    return AudioCodecSettings(minutes=8.0)
+
+
+def load_audio(data: Path, held_out: int) -> np.ndarray:
+    """`data/audio.npy`, mapped, not read: float16 [clips, samples].
+
+    Raises:
+        ClipError: no such file, wrong shape, or too few clips.
+    """
+    path = data / "audio.npy"
+    if not path.exists():
+        raise ClipError(f"{path}: no such file (float16 [clips, samples] at 16 kHz)")
+    audio = np.load(path, mmap_mode="r")
+    if audio.ndim != 2 or audio.shape[1] % SLOT:
+        raise ClipError(f"{path}: shape {list(audio.shape)}, expected [clips, a multiple of {SLOT} samples]")
+    if len(audio) <= held_out:
+        raise ClipError(f"{path}: {len(audio)} clips, expected more than held_out={held_out}")
+    return audio
+
+
+def rows(audio: np.ndarray, indices: np.ndarray | slice) -> Tensor:
+    """Rows of the mapped array as audio [B, 1, N] float32."""
+    return torch.from_numpy(np.asarray(audio[indices], dtype=np.float32))[:, None]
+
+
+def level(log_mel: Tensor) -> Tensor:
+    """0 at the mel's floor, 1 at a magnitude of 1: what is loud counts more."""
+    return (1.0 - log_mel / np.log(FLOOR)).clamp(0.0, 1.0)
+
+
+def onset_weight(log_mel: Tensor) -> Tensor:
+    """[B, 1, F] in [0, 1]: nats (mean over bands) by which a frame rises, shared with the frame before."""
+    rise = log_mel.diff(dim=-1).clamp_min(0.0).mean(1, keepdim=True).clamp_max(1.0)  # [B, 1, F - 1]
+    into, before = nn.functional.pad(rise, (1, 0)), nn.functional.pad(rise, (0, 1))
+    return torch.maximum(into, before)
+
+
+def reconstruction_loss(prediction: Tensor, target: Tensor, onsets: float) -> Tensor:
+    """Weighted L1 of log-mels [B, 128, F] and of their change from frame to frame, in nats."""
+    loudest = level(torch.maximum(prediction.detach(), target))
+    weight = (0.1 + loudest) * (1.0 + onsets * onset_weight(target))
+    value = (weight * (prediction - target).abs()).sum() / weight.sum()
+    change = (weight[..., 1:] * (prediction - target).diff(dim=-1).abs()).sum() / weight[..., 1:].sum()
+    return value + 0.5 * change
+
+
+def initialize(codec: AudioCodec, log_mel: Tensor, seed: int) -> AudioCodec:
+    """Magnitude-preserving start (EDM2, arXiv:2312.02696, eq. 65: unit-norm rows) and the mel's mean and deviation."""
+    draws = torch.Generator().manual_seed(seed)
+    for module in codec.modules():
+        if isinstance(module, nn.Conv1d):
+            rows_ = torch.randn(module.weight.shape, generator=draws)
+            module.weight.data = rows_ / rows_.flatten(1).norm(dim=1)[:, None, None]
+    buffers = dict(codec.vae.vae.named_buffers())
+    buffers["data_mean"].copy_(log_mel.mean((0, 2), keepdim=True))
+    buffers["data_std"].copy_(log_mel.std((0, 2), keepdim=True).clamp_min(0.1))
+    return codec
+
+
+def codec_loss(settings: AudioCodecSettings):
+    def loss(codec: nn.Module, audio: Tensor, draws: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(codec, AudioCodec)
+        target = mel_spectrogram(audio)
+        with torch.autocast(audio.device.type, torch.bfloat16, enabled=settings.bf16):
+            mean, logvar = codec.moments(target)
+            mean, logvar = mean.float(), logvar.float()
+            noise = torch.randn(mean.shape, generator=draws).to(mean.device)
+            prediction = codec.reconstruct(mean + (0.5 * logvar).exp() * noise).float()
+        mel = reconstruction_loss(prediction, target, settings.onsets)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()  # of N(mean, var) from N(0, 1), per dimension
+        return mel + settings.kl * kl, {"mel": mel.item(), "kl": kl.item()}
+
+    return loss
+
+
+@torch.no_grad()
+def export(codec: AudioCodec, audio: np.ndarray, count: int, folder: Path) -> None:
+    """Measure the latents' mean and deviation on evenly spaced clips and save the model."""
+    codec.register_to_config(latents_mean=(0.0,) * 32, latents_std=(1.0,) * 32)
+    every = max(1, len(audio) // count)
+    latents = torch.cat([codec.encode(rows(audio, slice(i, i + 1))) for i in range(0, len(audio), every)])
+    flat = latents.flatten(0, 2)  # [clips · slots · 4, 32]
+    codec.register_to_config(latents_mean=flat.mean(0).tolist(), latents_std=flat.std(0).clamp_min(1e-3).tolist())
+    codec.save_pretrained(folder)
+
+
+def draw_mels(path: Path, mels: Mapping[str, Tensor]) -> None:
+    """A PNG: one row per name, one column per clip of the log-mels [B, 128, F]."""
+    from matplotlib.figure import Figure
+
+    columns = len(next(iter(mels.values())))
+    figure = Figure(figsize=(4 * columns, 2.2 * len(mels)), layout="constrained")
+    for row, (name, batch) in enumerate(mels.items()):
+        for column, mel in enumerate(batch):
+            axes = figure.add_subplot(len(mels), columns, row * columns + column + 1)
+            axes.imshow(mel.numpy(), origin="lower", aspect="auto", vmin=np.log(FLOOR), vmax=1.0, cmap="magma")
+            axes.set_title(name, fontsize=8)
+    figure.savefig(path, dpi=70)
+
+
+def train(settings: AudioCodecSettings, data: Path, run: Path) -> Path:
+    """Train and return the folder of the model."""
+    audio = load_audio(data, settings.held_out)
+    known, unseen = audio[: -settings.held_out], rows(audio, slice(-settings.held_out, None))
+    every = max(1, len(known) // settings.statistics)
+    codec = AudioCodec(settings.hidden_channels, settings.channel_multipliers, settings.layers_per_block)
+    initialize(codec, mel_spectrogram(rows(known, slice(0, None, every))), settings.seed)
+
+    def batch(step: int, draws: torch.Generator) -> Tensor:
+        return rows(known, batch_indices(len(known), settings.batch, step, settings.seed))
+
+    def preview(averaged: nn.Module, step: int) -> dict[str, float]:
+        assert isinstance(averaged, AudioCodec)
+        export(averaged, known, settings.statistics, run / "audio_codec")
+        target, rebuilt = mel_spectrogram(unseen), averaged.decode_mel(averaged.encode(unseen))
+        draw_mels(run / f"preview-{step:06d}.png", {"original": target[:4], f"codec, step {step}": rebuilt[:4]})
+        heard = level(target) > 0.5  # within about 50 dB of full scale
+        error = (rebuilt - target).abs()
+        return {"held_out_mel_l1": error.mean().item(), "held_out_mel_l1_loud": error[heard].mean().item()}
+
+    fit(codec, codec_loss(settings), batch, settings, run, preview)
+    return run / "audio_codec"
+
+
+if __name__ == "__main__":
+    chosen, paths = parse_settings(small(), sys.argv[1:])
+    print(train(chosen, paths["data"], paths["run"]))

@@ -1,0 +1,73 @@
+"""Latents once, training many times: a data set through the codecs, its captions through the text encoder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from counterpoint.data.arrays import SENSORS, ClipArrays, read_arrays
+from counterpoint.modalities.codecs import Codecs, from_frames
+from counterpoint.modalities.text import TextEncoder
+
+
+def clip_tensors(data: ClipArrays, start: int, stop: int) -> dict[str, Tensor]:
+    """Clips `start … stop − 1` as tensors: video `[B, 3, F, H, W]`, audio `[B, 1, N]`, each sensor `[B, K, n]`."""
+    tensors = {
+        "video": from_frames(data.video[start:stop]),
+        "audio": torch.from_numpy(data.audio[start:stop].astype("float32"))[:, None],
+    }
+    row = 0
+    for name, (channels, _) in SENSORS.items():
+        tensors[name] = torch.from_numpy(data.sensor[start:stop, row : row + len(channels)].copy())
+        row += len(channels)
+    return tensors
+
+
+def cache_latents(
+    data: Path,
+    codecs: Codecs,
+    text_encoder: TextEncoder,
+    out: Path,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Writes `latents.safetensors`, `text.safetensors` and `captions.json` into `out`.
+
+    A finished cache is kept as it is. Latents are stored in fp16 as `{modality: [N, T, S, C]}`; each different caption is encoded once.
+    """
+    if (out / "captions.json").is_file():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    clips = read_arrays(data)
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(clips), batch):
+        latents = codecs.encode(clip_tensors(clips, start, min(start + batch, len(clips))))
+        for name, value in latents.items():
+            parts.setdefault(name, []).append(value.half())
+        if progress is not None:
+            progress(min(start + batch, len(clips)), len(clips))
+    _save({name: torch.cat(values) for name, values in parts.items()}, out / "latents.safetensors")
+    captions = sorted({caption for entry in clips.entries for caption in entry["captions"]})
+    encoded = [text_encoder(captions[i : i + 64]) for i in range(0, len(captions), 64)]
+    states = {
+        "states": torch.cat([s.half() for s, _ in encoded]),
+        "mask": torch.cat([m.to(torch.uint8) for _, m in encoded]),
+    }
+    _save(states, out / "text.safetensors")
+    number = {caption: i for i, caption in enumerate(captions)}
+    rows = [[number[caption] for caption in entry["captions"]] for entry in clips.entries]
+    (out / "captions.json.part").write_text(json.dumps({"captions": captions, "rows": rows}))
+    os.replace(out / "captions.json.part", out / "captions.json")
+    return out
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    partial = path.with_name(path.name + ".part")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+    os.replace(partial, path)

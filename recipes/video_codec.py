@@ -1,0 +1,144 @@
+"""Train the video codec: settings → data → model → train → save.
+
+    python -m counterpoint.recipes.video_codec data=FOLDER run=FOLDER minutes=20
+
+`FOLDER/video.npy` holds clips as uint8 [N, F, H, W, 3]; the last `held_out` of them are never trained on. The same
+command goes on where it stopped. The run folder gets `log.jsonl`, `preview.png` (held-out clips over their
+reconstructions) and the codec in `video_codec/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+from counterpoint.modalities.clip import ClipError
+from counterpoint.modalities.video import VideoCodec, moving_region, psnr, training_dtype
+from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
+
+
+@dataclass(frozen=True)
+class Settings(FitSettings):
+    """What a run depends on; the rest of the fields are those of `FitSettings`."""
+
+    minutes: float = 20.0
+    batch: int = 4  # windows a step
+    lr: float = 2e-3
+    checkpoint_every: int = 250
+    widths: tuple[int, int, int] = (48, 96, 192)
+    layers: tuple[int, int, int] = (0, 1, 1)
+    decoder_layers: tuple[int, int, int] = (0, 1, 1)
+    channels: int = 64
+    frames: int = 24  # of a window, drawn anywhere in a clip
+    moving_weight: float = 10.0  # of a pixel that moves, against 1 for the background
+    squared: float = 2.0  # weight of the squared error beside the absolute one
+    kl: float = 1e-4
+    held_out: int = 16
+    statistics_clips: int = 256  # clips on which the latents' mean and standard deviation are measured
+    dtype: str = "auto"  # of the convolutions in training: auto, float32 or bfloat16
+
+
+def tiny() -> Settings:
+    """For tests: 0.1 million parameters, seconds."""
+    return Settings(widths=(8, 16, 32), channels=16, frames=8, batch=2, held_out=2, max_steps=4, warmup=1)
+
+
+def small() -> Settings:
+    """What ships: 10.8 million parameters, half a second a step on one core."""
+    return Settings()
+
+
+def load_videos(data: Path, settings: Settings) -> np.ndarray:
+    """The memory-mapped clips, uint8 [N, F, H, W, 3]."""
+    path = data / "video.npy"
+    if not path.is_file():
+        raise ClipError(f"{path}: missing; it holds the clips as uint8 [N, frames, height, width, 3]")
+    videos = np.load(path, mmap_mode="r")
+    if videos.dtype != np.uint8 or videos.ndim != 5 or len(videos) <= settings.held_out:
+        raise ClipError(f"{path}: {videos.dtype} {list(videos.shape)}; expected uint8 [N > {settings.held_out}, F, H, W, 3]")
+    if videos.shape[1] < settings.frames:
+        raise ClipError(f"{path}: clips of {videos.shape[1]} frames are shorter than frames={settings.frames}")
+    return videos
+
+
+def to_tensor(frames: np.ndarray) -> Tensor:
+    """uint8 [..., F, H, W, 3] → float32 [..., 3, F, H, W] in [−1, 1]."""
+    return torch.from_numpy(np.array(frames)).movedim(-1, -4).float() / 127.5 - 1.0
+
+
+def window_batch(videos: np.ndarray, settings: Settings, step: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random windows [B, 3, frames, H, W] and the weight of each of their pixels [B, 1, frames, H, W]."""
+    rows = batch_indices(len(videos) - settings.held_out, settings.batch, step, settings.seed)
+    starts = torch.randint(videos.shape[1] - settings.frames + 1, (settings.batch,), generator=draws)
+    windows, weights = [], []
+    for row, start in zip(rows, starts.tolist(), strict=True):
+        window = to_tensor(videos[row, start : start + settings.frames])
+        background = to_tensor(np.median(videos[row, ::4], axis=0)[None])  # [3, 1, H, W]
+        moving = (window - background).abs().amax(dim=0, keepdim=True) > 0.1  # [1, frames, H, W]
+        windows.append(window)
+        weights.append(1.0 + (settings.moving_weight - 1.0) * moving.float())
+    return torch.stack(windows), torch.stack(weights)
+
+
+def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Generator, settings: Settings):
+    """Weighted absolute and squared error plus the posterior's KL divergence from N(0, 1), a mean over latents."""
+    video, weight = batch
+    dtype = training_dtype(video.device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    with torch.autocast(video.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        mean, logvar = (moment.float() for moment in codec.posterior(video))
+        raw = mean + torch.randn(mean.shape, generator=draws) * (0.5 * logvar).exp()
+        output = codec.reconstruct(raw)
+    error = output.float() - video
+    absolute, squared = ((weight * e).mean() / weight.mean() for e in (error.abs(), error.square()))
+    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    noise = (0.5 * logvar).exp().mean() / mean.std()
+    numbers = {"absolute": absolute, "squared": squared, "kl": kl, "noise": noise}
+    numbers = {name: number.item() for name, number in numbers.items()}
+    return absolute + settings.squared * squared + settings.kl * kl, numbers
+
+
+@torch.no_grad()
+def evaluate(codec: VideoCodec, videos: np.ndarray, picture: Path | None = None) -> dict[str, float]:
+    """Mean PSNR of clips uint8 [N, F, H, W, 3], whole and where something moves; a picture of the first four."""
+    shown, scores = [], []
+    for clip in videos:
+        video = to_tensor(clip)[None]  # [1, 3, F, H, W]
+        result = codec.decode(codec.encode(video)).float()
+        scores.append([psnr(video, result).item(), psnr(video, result, moving_region(video)).item()])
+        shown += [video[0, :, 2::8], result[0, :, 2::8]]
+    if picture is not None:
+        rows = torch.cat([row.transpose(0, 1) for row in shown[:8]])  # [rows · frames, 3, H, W]
+        save_image(rows, picture, nrow=shown[0].shape[1], normalize=True, value_range=(-1, 1))
+    whole, moving = np.nanmean(np.array(scores), axis=0)
+    return {"psnr": round(float(whole), 3), "moving_psnr": round(float(moving), 3)}
+
+
+def train(settings: Settings, data: Path, run: Path) -> Path:
+    """Train on `data/video.npy`, or go on with `run`; the folder of the saved codec (EMA weights, float16)."""
+    videos = load_videos(data, settings)
+    held_out = videos[len(videos) - settings.held_out :]
+    torch.manual_seed(settings.seed)
+    codec = VideoCodec.create(settings.widths, settings.layers, settings.decoder_layers, settings.channels)
+    averaged = fit(
+        codec,
+        lambda model, batch, draws: codec_loss(model, batch, draws, settings),
+        lambda step, draws: window_batch(videos, settings, step, draws),
+        settings,
+        run,
+        lambda model, step: evaluate(model, held_out, run / "preview.png"),
+    )
+    rows = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)[: settings.statistics_clips]
+    averaged.fit_statistics([to_tensor(videos[row])[None] for row in sorted(rows)])
+    averaged.save_pretrained(run / "video_codec", dtype=torch.float16)
+    return run / "video_codec"
+
+
+if __name__ == "__main__":
+    chosen, paths = parse_settings(small(), sys.argv[1:])
+    print(train(chosen, paths["data"], paths["run"]))
