@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from counterpoint.recipes.settings import SettingsError, nearest
 
 app = typer.Typer(help="Make training data.")
 
@@ -23,8 +24,8 @@ def physics(
     split: Annotated[
         str, typer.Option("--split", help="train, test (other seeds) or unseen (combinations never in train).")
     ] = "train",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same clips.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 is this one alone.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first clip; the next has the next number.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the work.")] = 2,
 ) -> None:
     """Bodies that fall, roll and collide: video, sound, sensors, contact times and captions."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -34,8 +35,23 @@ def physics(
 
     from counterpoint.data.arrays import write_arrays
     from counterpoint.data.physics import generate
+    from counterpoint.data.physics_scene import SPLITS
 
-    made: Iterable[Any] = generate(clips, split=split, seed=seed, workers=workers)
+    if split not in SPLITS:
+        raise SettingsError(f"--split: unknown split '{split}'{nearest(split, SPLITS)}")
     console = Console(stderr=True)
-    write_arrays(out, track(made, str(out), clips, console=console, disable=not console.is_terminal), clips)
+    made = generate(range(seed, seed + clips), split, workers)
+    try:
+        write_arrays(out, track(made, str(out), clips, console=console, disable=not console.is_terminal), clips)
+    except BaseException:
+        _remove_parts(out)
+        raise
     print(out)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Take away what an interrupted run left."""
+    for part in folder.glob("*.part"):
+        part.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -119,7 +119,8 @@ def parse_line(line: str) -> dict[str, Any]:
         raise SettingsError("no prompt before the first option")
     values: dict[str, Any] = {"prompt": prompt.strip()}
     for override in overrides:
-        name, _, text = override.replace("=", " ", 1).partition(" ") if " " not in override else override.partition(" ")
+        name = re.split(r"[\s=]", override, maxsplit=1)[0]
+        text = override[len(name) + 1 :]
         if name not in INLINE:
             raise SettingsError(f"unknown option '--{name}'{nearest(name, INLINE)}")
         key = "seeds" if name == "seed" else name.replace("-", "_")

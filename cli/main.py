@@ -59,7 +59,8 @@ def _one_line(error: Exception) -> str:
     if hasattr(error, "format_message"):  # a usage error of the command line's own
         text = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(error, OSError) and error.filename is not None:
-        text = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+        reason = error.strerror or "can't be used"
+        text = f"{error.filename}: {reason[:1].lower()}{reason[1:]}"
     elif isinstance(error, OSError) or (isinstance(error, ValueError) and _is_ours(error)):
         text = str(error)
     else:

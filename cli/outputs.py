@@ -11,11 +11,10 @@ from counterpoint.cli.jobs import TRACKS, Job
 from counterpoint.recipes.settings import SettingsError
 
 VIDEO = (".mp4", ".mov", ".mkv", ".webm")
-HOLDS: dict[str, str] = (
-    dict.fromkeys(VIDEO, "video")
-    | dict.fromkeys((".wav", ".flac", ".mp3"), "audio")
-    | dict.fromkeys((".csv", ".parquet"), "sensor")
-)  # suffix → the track that it is made for
+SUFFIXES = {"video": VIDEO, "audio": (".wav", ".flac", ".mp3"), "sensor": (".csv", ".parquet")}
+HOLDS = {
+    suffix: track for track, suffixes in SUFFIXES.items() for suffix in suffixes
+}  # the track that a file is made for
 
 
 def plan(jobs: Sequence[Job], output: Path | None, default: tuple[str, ...], overwrite: bool) -> list[tuple[Job, Path]]:

@@ -95,12 +95,16 @@ def write_arrays(folder: Path | str, clips: Iterable[Clip], count: int) -> ClipA
     arrays: dict[str, np.memmap] = {}
     entries: list[dict[str, Any]] = []
     for index, clip in enumerate(clips):
+        if index == count:
+            raise ClipError(f"{folder}: more clips came than the {count} that were announced")
         values = _values(clip, index)
         if not arrays:
             for name, value in values.items():
                 path = folder / f"{name}.npy.part"
                 arrays[name] = np.lib.format.open_memmap(path, "w+", value.dtype, (count, *value.shape))
         for name, value in values.items():
+            if value.shape != arrays[name].shape[1:]:
+                raise ClipError(f"clip {index}: {name} is {value.shape}, the first clip's is {arrays[name].shape[1:]}")
             arrays[name][index] = value
         entries.append({**clip.metadata, "events": list(clip.events)})
     if len(entries) != count:

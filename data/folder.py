@@ -19,7 +19,7 @@ from typing import Any, overload
 from ..modalities.clip import Clip, ClipError, Clock, resample
 from ..modalities.clip_read import AUDIO, VIDEO, end_time, read_clip
 from ..modalities.clip_table import SUFFIXES as TABLES
-from ..modalities.clip_table import table_clip
+from ..modalities.clip_table import read_table
 
 _SLACK = 0.1  # seconds that may be missing at the end of a clip: the last frame's, the last packet's
 
@@ -100,7 +100,7 @@ def _cut(recording: Recording, start: float, clock: Clock) -> Clip:
 @lru_cache(maxsize=8)
 def _table(path: Path, changed: int) -> Clip:
     """A long table is parsed once for all its clips; `changed` is the file's time stamp."""
-    return table_clip(path)
+    return read_table(path)
 
 
 def _recordings(root: Path) -> list[Recording]:

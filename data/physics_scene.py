@@ -19,10 +19,10 @@ SPLITS: tuple[str, ...] = ("train", "test", "unseen")
 
 SCALE = {"small": 0.07, "medium": 0.105, "large": 0.15}  # radius of the ball; blocks and rods follow it
 MASS = {"wood": 0.5, "metal": 1.6, "glass": 1.0, "rubber": 0.7, "stone": 1.3}  # kg at medium size; bodies are hollow
-SHAPE_ACTIONS = {  # what a shape can do: a tilted ball is no different, a block does not roll
+SHAPE_ACTIONS = {  # what a shape can do: a tilted ball is no different, a block does not roll, rods miss each other
     "ball": ("drop", "throw", "roll", "collide", "two objects", "struck"),
     "block": ("drop", "tilted drop", "throw", "collide", "two objects", "struck"),
-    "rod": ("drop", "tilted drop", "throw", "roll", "collide", "two objects", "struck"),
+    "rod": ("drop", "tilted drop", "throw", "roll", "two objects", "struck"),
 }
 PAIR_SIZES = ("small", "medium")  # two large objects would not fit into the picture
 

@@ -18,7 +18,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         model: its 2-D parameters whose name starts with `transformer_blocks.` and ends with `.weight` go to Muon.
         lr: learning rate of Muon; scaled per matrix by `max(1, rows / columns) ** 0.5`.
         adamw_lr: learning rate of AdamW.
-        weight_decay: of both; vectors (norms, biases) and tables are not decayed.
+        weight_decay: of both; vectors (norms, biases) are not decayed.
     """
 
     def __init__(self, model: nn.Module, lr: float, adamw_lr: float, weight_decay: float) -> None:

@@ -132,11 +132,14 @@ class CounterpointPipeline(DiffusionPipeline):
         return cls(transformer, codecs, encoder, index["defaults"], str(model)).to(where)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Writes `model_index.json`, `transformer/` and `codecs/`; the text encoder stays in its own package."""
+        """Writes `model_index.json`, `transformer/` and `codecs/`; the text encoder stays in its own package.
+
+        A `dtype` of 16 bits is the network's; the codecs are then rounded to fp16, whose finer mantissa they need.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_transformer(self.transformer, folder / "transformer", dtype)
-        self.codecs.save_pretrained(folder / "codecs", dtype=dtype)
+        self.codecs.save_pretrained(folder / "codecs", torch.float16 if dtype == torch.bfloat16 else dtype)
         index = {
             "_class_name": type(self).__name__,
             "text_encoder": self.text_encoder.name,
@@ -177,6 +180,8 @@ class CounterpointPipeline(DiffusionPipeline):
             ClipError: an argument that cannot be used, by its name.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ClipError("prompt: none given")
         seeds = _seeds(seed, len(prompts))
         settings = self._settings(negative_prompt, steps, guidance, seconds, tracks)
         latents = self.generate_latents(prompts, seeds, settings, guidance, progress)
@@ -207,7 +212,7 @@ class CounterpointPipeline(DiffusionPipeline):
     def denoiser(self, prompts: Sequence[str], negative_prompt: str = "") -> Callable[[str, Tracks, Tracks], Tracks]:
         """The network with its prompts bound, for `sample`; text is encoded once."""
         text, mask = self.text_encoder([*prompts, negative_prompt])
-        text, mask = text.to(self.transformer.dtype), mask.to(text.device)
+        text, mask = text.to(self.device, self.transformer.dtype), mask.to(self.device)
         batch = len(prompts)
         negative = text[-1:].expand(batch, -1, -1), mask[-1:].expand(batch, -1)
         conditions = {

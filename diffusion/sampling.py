@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,7 +81,7 @@ def sample(
         scheduler: a flow scheduler of diffusers; it is copied per modality and left untouched.
         steps: steps from σ = 1 to σ = 0.
         guidances: their deltas are added to the conditional velocity.
-        grid: cells with `known` stay what `given` says, at the grid's own σ; None: all are generated.
+        grid: cells with `known` stay what `given` says, at σ = 0; all others walk from 1; None: all are generated.
         given: `{modality: [B, T, S, C]}` clean latents of the known cells.
         progress: called with (steps done, steps).
 
@@ -91,10 +92,10 @@ def sample(
     for own in schedulers.values():
         set_steps(own, steps, next(iter(noise.values())).device)
     lead = next(iter(schedulers.values()))
-    timesteps, train_steps = lead.timesteps, lead.config.num_train_timesteps
+    timesteps, levels = lead.timesteps, lead.sigmas.tolist()  # some timesteps are cut to integers, the levels are not
     latents = {name: _pin(name, value, grid, given) for name, value in noise.items()}
     for index, t in enumerate(timesteps):
-        level = float(t) / train_steps
+        level = levels[index]
         sigma = {name: _levels(name, value, level, grid) for name, value in latents.items()}
         v = guided_velocity(denoiser, latents, sigma, level, guidances)
         for name, own in schedulers.items():
@@ -124,7 +125,7 @@ def _levels(name: str, latents: Tensor, level: float, grid: Grid | None) -> Tens
     if grid is None:
         return shared
     known = grid.known[name].to(latents.device)
-    return torch.where(known, torch.zeros_like(shared), shared * grid.sigma[name].to(latents.device))
+    return torch.where(known, torch.zeros_like(shared), shared)
 
 
 def _pin(name: str, latents: Tensor, grid: Grid | None, given: Mapping[str, Tensor] | None) -> Tensor:
@@ -150,6 +151,6 @@ def draw_noise(shapes: Mapping[str, tuple[int, ...]], seeds: Sequence[int]) -> T
 
 
 def _noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    salt = sum(byte * 257**i for i, byte in enumerate(name.encode())) % 2**31
-    generator = torch.Generator().manual_seed((seed * 2**31 + salt) % 2**63)
-    return torch.randn(shape, generator=generator)
+    # not a torch.Generator: on the CPU that reads the lowest 32 bits of its seed only, which two keys do not fit into
+    values = np.random.default_rng((seed, *name.encode())).standard_normal(shape, dtype=np.float32)
+    return torch.from_numpy(values)

@@ -144,7 +144,8 @@ class JointTraining(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Loss of one batch; the losses of the modalities are logged apart."""
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + self.global_step)
+        key = np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)  # 32 bits: all a generator reads
+        generator = torch.Generator().manual_seed(int(key[0]))
         losses = self.losses(batch, generator)
         total = sum((self.loss.weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros(()))
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()} | {"loss": total.detach()})

@@ -104,11 +104,14 @@ class SensorJudge(nn.Module):
 class Judges(nn.Module):
     """The three judges, their heads, and how much each track's word counts for each attribute.
 
+    `backgrounds` `[floors, 64, 64, 3]` uint8 are the empty scenes that `video_events` compares with.
+
     Args:
         classes: the values of each attribute in a fixed order, e.g. `{"material": ("glass", "metal", …), …}`.
     """
 
     pooling: Tensor
+    backgrounds: Tensor
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
@@ -119,6 +122,8 @@ class Judges(nn.Module):
             {t: nn.ModuleDict({a: nn.Linear(FEATURES, n) for a, n in sizes.items()}) for t in TRACKS}
         )
         self.register_buffer("pooling", torch.ones(len(TRACKS), len(self.classes)))
+        floors = sizes.get("floor", 0)
+        self.register_buffer("backgrounds", torch.zeros(floors, 64, 64, 3, dtype=torch.uint8))  # for `video_events`
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`{"video": [B, 3, F, 64, 64], "audio": [B, 1, samples], "sensor": [B, 7, samples]}`, any subset → inputs."""

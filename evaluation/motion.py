@@ -19,17 +19,20 @@ from .events import merge
 FOREGROUND = 0.12  # least distance to the background (RGB in [0, 1]) of a pixel that belongs to a thing
 SHADOW = 0.05  # a pixel this close to a darker background is shadow
 GRAVITY = 0.9  # px/frame² at 64 pixels for 1.12 m and 25 frames a second
-BLOW = 1.3  # px/frame: least change of velocity that counts as a blow
+SIDEWAYS = 0.35  # weight of a push that is not upwards, where nothing else is there to push: what tumbles sways
+BLOW = 1.1  # px/frame: least change of velocity that counts as a blow
+HAMMER = 0.6  # share of its hardest blow below which a hammer only swings
 LEAST_AREA = 6.0  # pixels
-VIDEO_LAG = 0.003  # seconds: half the time a contact lasts
+VIDEO_LAG = 0.001  # seconds from first touch to the middle of the turn
 
 
 @dataclass(frozen=True)
 class Path:
-    """One thing's way through the picture: centre `[F, 2]` (x, y in pixels, y down) and area `[F]` in pixels."""
+    """One thing's way through the picture: centre `[F, 2]` (x, y in pixels, y down); is it a hammer in a hand?"""
 
     centre: np.ndarray
-    area: np.ndarray
+    hammer: bool = False
+    sideways: float = SIDEWAYS
 
 
 def video_events(track: Track, backgrounds: np.ndarray | None = None) -> np.ndarray:
@@ -42,7 +45,7 @@ def video_events(track: Track, backgrounds: np.ndarray | None = None) -> np.ndar
 
     Returns: times in seconds `[events]`.
     """
-    video = np.asarray(track.values, np.float32) / 255
+    video = np.asarray(track.values).transpose(3, 0, 1, 2).astype(np.float32) / 255  # [3, F, H, W]
     weights = foreground(video, background(video, backgrounds))
     times = [blows(path) for path in paths(weights)]
     found = np.concatenate(times) / track.rate if times else np.zeros(0)
@@ -50,30 +53,28 @@ def video_events(track: Track, backgrounds: np.ndarray | None = None) -> np.ndar
 
 
 def background(video: np.ndarray, backgrounds: np.ndarray | None = None) -> np.ndarray:
-    """The scene without its things `[H, W, 3]` in [0, 1]; video `[F, H, W, 3]` in [0, 1].
+    """The scene without its things `[3, H, W]` in [0, 1]; video `[3, F, H, W]` in [0, 1].
 
-    The known background tells which of a pixel's own values are background; the median of those follows the clip's
+    The known background tells which of a pixel's own values are background; the mean of those follows the clip's
     light and blur better than the known one does.
     """
     if backgrounds is None or not len(backgrounds):
-        return np.median(video, axis=0)
-    known = np.asarray(backgrounds, np.float32) / 255
-    frames = video[:: max(len(video) // 8, 1)]
-    distance = np.stack([np.median(np.abs(frames - k).mean(-1)) for k in known])
-    nearest = known[distance.argmin()]
-    own = np.abs(video - nearest).mean(-1) < FOREGROUND  # [F, H, W]
-    seen = own.sum(0) >= 3
-    values = np.where(own[..., None], video, np.nan)
-    values[:, ~seen] = nearest[~seen]
-    return np.nanmedian(values, axis=0)
+        return np.median(video, axis=1)
+    known = np.asarray(backgrounds, np.float32).transpose(0, 3, 1, 2) / 255
+    frames = video[:, :: max(video.shape[1] // 8, 1)]
+    nearest = known[np.argmin([np.abs(frames - k[:, None]).clip(max=0.2).mean() for k in known])]
+    own = (np.abs(video - nearest[:, None]).sum(0) < 1.5 * FOREGROUND).astype(np.float32)  # [F, H, W]
+    seen = own.sum(0)
+    return np.where(seen >= 3, (own * video).sum(1) / np.maximum(seen, 1), nearest)
 
 
 def foreground(video: np.ndarray, empty: np.ndarray) -> np.ndarray:
     """How much each pixel belongs to a thing `[F, H, W]` in 0 … 1: unlike the background and unlike its shadow."""
-    difference = np.linalg.norm(video - empty, axis=-1)
-    share = (video * empty).sum(-1) / np.maximum((empty**2).sum(-1), 1e-3)
-    residue = np.linalg.norm(video - share[..., None] * empty, axis=-1)
-    shadow = (share > 0.4) & (share < 1) & (residue < SHADOW)
+    vv, ve = np.einsum("cfhw,cfhw->fhw", video, video), np.einsum("cfhw,chw->fhw", video, empty)
+    ee = np.maximum((empty**2).sum(0), 1e-3)
+    difference = np.sqrt((vv - 2 * ve + ee).clip(min=0))
+    share = ve / ee
+    shadow = (share > 0.4) & (share < 1) & (vv - share * ve < SHADOW**2)  # residue from share · background
     weights = ((difference - FOREGROUND / 2) / FOREGROUND).clip(0, 1) * ~shadow
     solid = ndimage.uniform_filter(weights, (0, 3, 3)) > 0.3  # lone pixels are noise
     return weights * solid
@@ -88,37 +89,51 @@ def paths(weights: np.ndarray) -> list[Path]:
     F, H, W = weights.shape
     if weights.sum((1, 2)).max() < LEAST_AREA:
         return []
-    pieces = [_pieces(frame) for frame in weights]
-    start = [t for t in range(F) if len(pieces[t]) == 2]
     rows, columns = np.mgrid[:H, :W]
-    grid = np.stack([columns.ravel(), rows.ravel()], -1).astype(np.float64)  # [pixels, 2] as x, y
-    flat = weights.reshape(F, -1).astype(np.float64)
-    if len(start) < F / 4:
-        return [_path(flat, grid)]
+    grid = np.stack([columns.ravel(), rows.ravel()], -1).astype(np.float32)  # [pixels, 2] as x, y
+    if (hammer := _without_struck(weights)) is not None:
+        return [Path(_centre(hammer.reshape(F, -1), grid), hammer=True)]
+    pieces = {t: _pieces(weights[t]) for t in range(0, F, 2)}
+    start = [t for t, found in pieces.items() if len(found) == 2]
+    flat = weights.reshape(F, -1)
+    if len(start) < F / 8:
+        return [Path(_centre(flat, grid))]
     centres = np.full((F, 2, 2), np.nan)  # [F, things, xy]
     centres[start[0]] = pieces[start[0]]
-    areas = np.zeros((F, 2))
     for step in (1, -1):
         frames = range(start[0], F) if step > 0 else range(start[0] - 1, -1, -1)
         for t in frames:
             guess = centres[t] if t == start[0] else _predict(centres, t, step)
-            centres[t], areas[t] = _divide(flat[t], grid, guess)
-    return [Path(centres[:, k], areas[:, k]) for k in range(2)]
+            centres[t] = _divide(flat[t], grid, guess)
+    return [Path(centres[:, k], sideways=2 * SIDEWAYS) for k in range(2)]
+
+
+def _without_struck(weights: np.ndarray) -> np.ndarray | None:
+    """The weights of a hammer alone, where there is one: at rest it reaches in from a side of the picture, and what
+    it strikes lies still beside it."""
+    still = np.median(weights, axis=0)
+    labels, n = ndimage.label(still > 0.3, np.ones((3, 3)))
+    edges = set(np.unique(labels[:, [0, -1]])) - {0}
+    lying = np.isin(labels, [k for k in range(1, n + 1) if k not in edges])
+    if not edges or lying.sum() < LEAST_AREA or (weights[:, :, [0, -1]] > 0.3).any((1, 2)).mean() < 0.9:
+        return None
+    return weights * ~ndimage.binary_dilation(lying)
 
 
 def _pieces(frame: np.ndarray) -> np.ndarray:
     """Centres (x, y) of the connected pieces that are large and at least a quarter of the largest, from the left."""
     labels, n = ndimage.label(frame > 0.3, np.ones((3, 3)))
-    index = np.arange(1, n + 1)
-    area = ndimage.sum_labels(frame, labels, index) if n else np.zeros(0)
-    index = index[area > max(LEAST_AREA, 0.25 * area.max(initial=0))]
-    centres = np.array(ndimage.center_of_mass(frame, labels, index)).reshape(-1, 2)[:, ::-1]
+    rows, columns = np.nonzero(labels)
+    label, weight = labels[rows, columns], frame[rows, columns]
+    area, x, y = (np.bincount(label, weight * v, n + 1)[1:] for v in (1.0, columns, rows))
+    large = area > max(LEAST_AREA, 0.25 * area.max(initial=0))
+    centres = np.stack([x[large], y[large]], axis=1) / area[large, None]
     return centres[np.argsort(centres[:, 0])]
 
 
-def _path(flat: np.ndarray, grid: np.ndarray) -> Path:
-    area = flat.sum(1)
-    return Path(np.where(area[:, None] < LEAST_AREA, np.nan, flat @ grid / np.maximum(area, 1e-6)[:, None]), area)
+def _centre(flat: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    area = flat.sum(1, keepdims=True)
+    return np.where(area < LEAST_AREA, np.nan, flat @ grid / np.maximum(area, 1e-6))
 
 
 def _predict(centres: np.ndarray, t: int, step: int) -> np.ndarray:
@@ -129,34 +144,41 @@ def _predict(centres: np.ndarray, t: int, step: int) -> np.ndarray:
     return last
 
 
-def _divide(weight: np.ndarray, grid: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two means of the weighted pixels from a guess: centres `[2, 2]` and areas `[2]`."""
+def _divide(weight: np.ndarray, grid: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """Two means of the weighted pixels from a guess: centres `[2, 2]`."""
     on = weight > 0
     weight, grid, centres = weight[on], grid[on], guess.copy()
-    areas = np.zeros(2)
     for _ in range(4):
         mine = np.argmin(((grid[:, None] - centres[None]) ** 2).sum(-1), axis=1)
         for k in range(2):
-            areas[k] = weight[mine == k].sum()
-            if areas[k] >= LEAST_AREA:
-                centres[k] = weight[mine == k] @ grid[mine == k] / areas[k]
-    return centres, areas
+            area = weight[mine == k].sum()
+            if area >= LEAST_AREA:
+                centres[k] = weight[mine == k] @ grid[mine == k] / area
+    return centres
 
 
 def blows(path: Path) -> np.ndarray:
-    """Times in frames at which a thing's velocity jumps `[blows]`."""
+    """Times in frames at which a thing is stopped or thrown back `[blows]`.
+
+    Floors, walls and other things push a thing against its way and never pull it down, so a thing that speeds up
+    (a hammer that is lifted) or is slowed by a hand above it is not struck.
+    """
     centre = _filled(path.centre)
     if len(centre) < 5:
         return np.zeros(0)
     second = np.zeros_like(centre)
     second[1:-1] = centre[2:] - 2 * centre[1:-1] + centre[:-2]
-    force = np.linalg.norm(np.array([0.0, GRAVITY]) - second, axis=1)  # what an accelerometer would feel
-    force[[0, -1]] = force[[1, -2]]
-    excess = np.maximum(force - ndimage.median_filter(force, 7, mode="nearest"), 0)
+    push = second - np.array([0.0, GRAVITY])  # what an accelerometer would feel, [F, 2]
+    push[[0, -1]] = push[[1, -2]]
+    excess = push - ndimage.median_filter(push, (7, 1), mode="nearest")
+    excess = np.hypot(path.sideways * excess[:, 0], np.minimum(excess[:, 1], 0))  # sideways and up, [F]
     padded = np.pad(excess, 1)
     speed = padded[:-2] + padded[1:-1] + padded[2:]
-    top = (excess > padded[:-2]) & (excess >= padded[2:]) & (speed >= BLOW)
-    peaks = np.flatnonzero(top)
+    least = max(BLOW, HAMMER * speed.max()) if path.hammer else BLOW
+    peaks = np.flatnonzero((excess > padded[:-2]) & (excess >= padded[2:]) & (speed >= least))
+    way = centre[np.maximum(peaks - 1, 0)] - centre[np.maximum(peaks - 2, 0)]  # velocity before, [peaks, 2]
+    against = ((way * push[peaks]).sum(1) < 0) & (push[peaks, 1] < np.abs(push[peaks, 0]))
+    peaks = peaks[against]
     return peaks + (padded[peaks + 2] - padded[peaks]) / speed[peaks]
 
 

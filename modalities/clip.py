@@ -7,6 +7,7 @@ sensor `[channels, samples]` float32 in physical units. Reading, writing, resamp
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +192,31 @@ def resample(clip: Clip, clock: Clock | None = None, start: float = 0.0) -> Clip
     from .clip_resample import resample
 
     return resample(clip, Clock() if clock is None else clock, start)
+
+
+def comment(clip: Clip) -> str:
+    """Metadata and events as one line of JSON: what files carry under `comment`.
+
+    Raises:
+        ClipError: metadata that JSON can't hold.
+    """
+    events = {"events": [float(t) for t in clip.events]} if clip.events else {}
+    try:
+        return json.dumps({**clip.metadata, **events}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ClipError(f"metadata: can't be kept as JSON: {error}") from None
+
+
+def from_comment(text: str | None) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """What `comment` wrote → metadata and events; any other text becomes `{"comment": text}`."""
+    if text is None:
+        return {}, ()
+    try:
+        metadata = json.loads(text)
+        events = tuple(float(t) for t in metadata.pop("events", ()))
+    except (ValueError, TypeError, AttributeError):
+        return {"comment": text}, ()
+    return metadata, events
 
 
 def _check_video(track: Track) -> None:

@@ -29,7 +29,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(str(path), metadata_errors="replace")
     except (FFmpegError, OSError) as error:
-        raise ClipError(f"{path}: can't be read: {error.strerror or error}") from None
+        reason = "empty or cut off" if isinstance(error, EOFError) else error.strerror or error
+        raise ClipError(f"{path}: can't be read: {reason}") from None
     with container:
         try:
             yield container
@@ -49,7 +50,9 @@ def read_video(
         assert isinstance(stream, VideoStream)
         stream.thread_type = "AUTO"
         if window[0] > 1:
-            container.seek(int((window[0] - 1) / float(stream.time_base or 1)), stream=stream)  # to the key frame before
+            container.seek(
+                int((window[0] - 1) / float(stream.time_base or 1)), stream=stream
+            )  # to the key frame before
         nominal = float(stream.average_rate or stream.guessed_rate or 25)
         times, frames = [], []
         for time, frame in _in_window(container, stream, nominal, window):

@@ -6,18 +6,17 @@ become silence with mask False, and a track that begins late keeps its start.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from av.stream import Disposition
 
-from .clip import GROUPS, Clip, ClipError
+from .clip import GROUPS, Clip, ClipError, from_comment
 from .clip_decode import opened, read_audio, read_video
 from .clip_table import SUFFIXES as TABLES
-from .clip_table import table_clip
+from .clip_table import read_table
 
 VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
@@ -53,7 +52,7 @@ def read_clip(
     window = (start, np.inf if seconds is None else start + seconds)
     clip = Clip()
     for path in map(Path, paths):
-        found = table_clip(check(path)) if path.suffix.lower() in TABLES else _media(path, wanted, fps, size, window)
+        found = read_table(check(path)) if path.suffix.lower() in TABLES else _media(path, wanted, fps, size, window)
         clip = _merge(clip, _only(found, wanted), path)
     for name in wanted or ():
         if not getattr(clip, name):
@@ -77,7 +76,7 @@ def check(path: Path) -> Path:
 def end_time(path: Path) -> float:
     """Seconds from time 0 to the end of the last track of a file, as its header declares."""
     if check(path).suffix.lower() in TABLES:
-        return table_clip(path).duration
+        return read_table(path).duration
     with opened(check(path)) as container:
         ends = [(container.start_time or 0) / 1e6 + container.duration / 1e6] if container.duration else []
     return ends[0] if ends else read_clip(path).duration
@@ -85,7 +84,8 @@ def end_time(path: Path) -> float:
 
 def _media(path: Path, wanted: tuple[str, ...] | None, fps: float | None, size: Any, window: Any) -> Clip:
     with opened(check(path)) as container:
-        metadata, events = _metadata(container.metadata)
+        tags = {key.lower(): text for key, text in container.metadata.items()}
+        metadata, events = from_comment(tags.get("comment"))
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         video_index = streams[0].index if streams else None
         has_audio = bool(container.streams.audio)
@@ -95,20 +95,6 @@ def _media(path: Path, wanted: tuple[str, ...] | None, fps: float | None, size: 
     if has_audio and (wanted is None or "audio" in wanted):
         audio = read_audio(path, window)
     return Clip(audio=audio, video=video, events=events, metadata=metadata)
-
-
-def _metadata(tags: Mapping[str, str]) -> tuple[dict[str, Any], tuple[float, ...]]:
-    """The JSON under `comment` (as `clip_write` leaves it) → metadata and events; another text stays as it is."""
-    comment = next((v for k, v in tags.items() if k.lower() == "comment"), None)
-    if comment is None:
-        return {}, ()
-    try:
-        metadata = json.loads(comment)
-    except ValueError:
-        return {"comment": comment}, ()
-    if not isinstance(metadata, dict):
-        return {"comment": comment}, ()
-    return metadata, tuple(metadata.pop("events", ()))
 
 
 def _only(clip: Clip, wanted: tuple[str, ...] | None) -> Clip:

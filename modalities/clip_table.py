@@ -10,15 +10,13 @@ An empty cell (or nan, na, null, -) was not measured.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .clip import Clip, ClipError, Track
+from .clip import Clip, ClipError, Track, from_comment
 from .clip_resample import interpolate_channel
 
 SUFFIXES = (".csv", ".parquet")
@@ -27,8 +25,8 @@ _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "-"}
 
 
-def read_table(path: Path) -> tuple[dict[str, Track], dict[str, Any]]:
-    """Sensors by name, and the metadata (Parquet only) of a table.
+def read_table(path: Path) -> Clip:
+    """The sensors of a table as a clip, with the metadata and events that a Parquet file carries.
 
     Timestamps may be irregular: each sensor is then interpolated onto its median rate, with a mask that is False
     where no sample is near.
@@ -36,7 +34,7 @@ def read_table(path: Path) -> tuple[dict[str, Track], dict[str, Any]]:
     Raises:
         ClipError: no time column, a time that doesn't increase, a cell that is no number, no rows.
     """
-    header, table, metadata = (_parse_csv if path.suffix.lower() == ".csv" else _parse_parquet)(path)
+    header, table, comment = (_parse_csv if path.suffix.lower() == ".csv" else _parse_parquet)(path)
     names = [_split(h) for h in header]
     column = next((i for i, (name, _) in enumerate(names) if _time_scale(*names[i]) is not None), None)
     if column is None:
@@ -53,15 +51,16 @@ def read_table(path: Path) -> tuple[dict[str, Track], dict[str, Any]]:
                 raise ClipError(f'{path}: column {i + 1} is called "{header[i]}", expected a name used only once')
     if not groups:
         raise ClipError(f"{path}: no column beside the time")
-    sensors, others = {}, ~np.isnan(np.delete(table, column, axis=1)).all(1)
+    sensors, others = {}, np.array(~np.isnan(np.delete(table, column, axis=1)).all(1))
     for sensor, columns in groups.items():
         values, mask, rate, start = _even(times, table[:, list(columns.values())].T, others)
         units = tuple(names[i][1] for i in columns.values())
         sensors[sensor] = Track(values, rate, start, tuple(columns), units, None if mask.all() else mask)
-    return sensors, metadata
+    metadata, events = from_comment(comment)
+    return Clip(sensor=sensors, events=events, metadata=metadata)
 
 
-def write_table(sensors: Mapping[str, Track], path: Path, kind: str, metadata: Mapping[str, Any]) -> None:
+def write_table(sensors: Mapping[str, Track], path: Path, kind: str, comment: str) -> None:
     """Writes sensors to `path` as `kind` (".csv" or ".parquet"); sensors of different rates leave cells empty.
 
     Raises:
@@ -81,13 +80,7 @@ def write_table(sensors: Mapping[str, Track], path: Path, kind: str, metadata: M
             values = np.full(len(times), np.nan)
             values[rows] = track.values[c] if track.mask is None else np.where(track.mask[c], track.values[c], np.nan)
             columns[head] = values
-    (_dump_csv if kind == ".csv" else _dump_parquet)(columns, path, metadata)
-
-
-def table_clip(path: Path) -> Clip:
-    """The sensors of a table as a clip."""
-    sensors, metadata = read_table(path)
-    return Clip(sensor=sensors, metadata=metadata)
+    (_dump_csv if kind == ".csv" else _dump_parquet)(columns, path, comment)
 
 
 def _split(header: str) -> tuple[str, str]:
@@ -102,7 +95,7 @@ def _time_scale(name: str, unit: str) -> float | None:
     return _SECONDS.get((unit or match[2] or "").lower()) if match else None
 
 
-def _parse_csv(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
+def _parse_csv(path: Path) -> tuple[list[str], np.ndarray, str | None]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,7 +113,7 @@ def _parse_csv(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
             raise ClipError(f"{path}: line {number} has {len(row)} cells, the header has {len(header)}")
         for j, cell in enumerate(row):
             table[i, j] = _number(path, number, header[j], cell)
-    return header, table, {}
+    return header, table, None
 
 
 def _number(path: Path, line: int, column: str, cell: str) -> float:
@@ -135,7 +128,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     return value
 
 
-def _parse_parquet(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
+def _parse_parquet(path: Path) -> tuple[list[str], np.ndarray, str | None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,7 +144,7 @@ def _parse_parquet(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
         if np.isinf(columns[-1]).any():
             raise ClipError(f'{path}: column "{name}" holds infinite values')
     comment = (data.schema.metadata or {}).get(b"comment")
-    return data.column_names, np.stack(columns, axis=1), json.loads(comment) if comment else {}
+    return data.column_names, np.stack(columns, axis=1), comment.decode(errors="replace") if comment else None
 
 
 def _check_times(path: Path, times: np.ndarray) -> None:
@@ -196,7 +189,7 @@ def _median_step(times: np.ndarray) -> float:
     return float(np.median(np.diff(times)))
 
 
-def _dump_csv(columns: dict[str, np.ndarray], path: Path, metadata: Mapping[str, Any]) -> None:
+def _dump_csv(columns: dict[str, np.ndarray], path: Path, comment: str) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -205,9 +198,9 @@ def _dump_csv(columns: dict[str, np.ndarray], path: Path, metadata: Mapping[str,
         writer.writerows(zip(stamps, *cells, strict=True))
 
 
-def _dump_parquet(columns: dict[str, np.ndarray], path: Path, metadata: Mapping[str, Any]) -> None:
+def _dump_parquet(columns: dict[str, np.ndarray], path: Path, comment: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
-    pq.write_table(table.replace_schema_metadata({"comment": json.dumps(dict(metadata))}), path)
+    pq.write_table(table.replace_schema_metadata({"comment": comment}), path)

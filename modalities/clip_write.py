@@ -5,7 +5,6 @@ Everything is written under a temporary name in the target's folder first, then 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import uuid
@@ -20,7 +19,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from .clip import Clip, ClipError, Track
+from .clip import Clip, ClipError, Track, comment
 from .clip_decode import END_TAG
 from .clip_resample import to_rate
 from .clip_table import SUFFIXES as TABLES
@@ -67,19 +66,6 @@ def write_clip(clip: Clip, path: str | Path, overwrite: bool = False) -> list[Pa
     return list(jobs)
 
 
-def comment(clip: Clip) -> str:
-    """Metadata and events as one line of JSON: what files carry under `comment`.
-
-    Raises:
-        ClipError: metadata that JSON can't hold.
-    """
-    events = {"events": [float(t) for t in clip.events]} if clip.events else {}
-    try:
-        return json.dumps({**clip.metadata, **events}, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ClipError(f"metadata: can't be kept as JSON: {error}") from None
-
-
 def _jobs(clip: Clip, path: Path) -> dict[Path, Callable[[Path], object]]:
     """Target → the function that writes it to a given place."""
     kind = path.suffix.lower()
@@ -88,9 +74,9 @@ def _jobs(clip: Clip, path: Path) -> dict[Path, Callable[[Path], object]]:
     if kind == ".png" and clip.tracks:
         return {path: lambda to: _picture(clip, to)}
     if kind in _AUDIO and clip.audio is not None:
-        return {path: lambda to: _media(clip, to, kind)}
+        return {path: lambda to: write_media(clip, to, kind)}
     if kind in _VIDEO and (clip.video is not None or clip.audio is not None):
-        jobs: dict[Path, Callable[[Path], object]] = {path: lambda to: _media(clip, to, kind)}
+        jobs: dict[Path, Callable[[Path], object]] = {path: lambda to: write_media(clip, to, kind)}
         if clip.sensor:
             jobs[path.with_suffix(".csv")] = lambda to: _table(clip, to, ".csv")
         jobs[path.with_suffix(".png")] = lambda to: _picture(clip, to)
@@ -104,7 +90,7 @@ def _jobs(clip: Clip, path: Path) -> dict[Path, Callable[[Path], object]]:
 
 def _table(clip: Clip, to: Path, kind: str) -> None:
     sensors = {name: track for name, track in clip.tracks.items() if name in clip.sensor}
-    write_table(sensors, to, kind, json.loads(comment(clip)))
+    write_table(sensors, to, kind, comment(clip))
 
 
 def _picture(clip: Clip, to: Path) -> None:
@@ -113,7 +99,8 @@ def _picture(clip: Clip, to: Path) -> None:
     overview(clip, to)
 
 
-def _media(clip: Clip, to: Path, kind: str) -> None:
+def write_media(clip: Clip, to: Path, kind: str) -> None:
+    """Video and audio of `clip` into one file of `kind` (".mp4", ".wav", …), whatever its name; overwrites."""
     if kind in _AUDIO:
         name, audio_codec = _AUDIO[kind]
         video_codec, options, container_options = "", {}, {}

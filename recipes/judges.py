@@ -73,6 +73,15 @@ class WorldClips:
         video = video.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         return {"video": video, "audio": audio.float().unsqueeze(1), "sensor": sensor.float()}
 
+    def backgrounds(self, clips: int = 60) -> Tensor:
+        """The empty scene over each floor, `[floors, 64, 64, 3]` uint8: the median of many clips' first, middle and last frames."""
+        scenes = []
+        for floor in self.classes()["floor"]:
+            rows = [i for i in range(self.count) if str(self.attributes[i].get("floor")) == floor][:clips]
+            frames = np.concatenate([self.arrays["video"][i][[0, 31, -1]] for i in rows])  # [clips · 3, H, W, 3]
+            scenes.append(torch.from_numpy(np.median(frames, axis=0).astype(np.uint8)))
+        return torch.stack(scenes)
+
     def batch(self, judges: Judges, rows: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Rows → the judges' inputs and their targets."""
         with torch.no_grad():
@@ -144,6 +153,7 @@ def train(settings: JudgesSettings, data: Path, run: Path) -> Path:
     clips = WorldClips(data, settings.validation)
     torch.manual_seed(settings.seed)
     judges = Judges(clips.classes())
+    judges.backgrounds.copy_(clips.backgrounds())
 
     def batch(step: int, draws: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         inputs, targets = clips.batch(judges, batch_indices(clips.count, settings.batch, step, settings.seed))

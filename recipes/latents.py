@@ -39,7 +39,8 @@ def cache_latents(
 ) -> Path:
     """Writes `latents.safetensors`, `text.safetensors` and `captions.json` into `out`.
 
-    A finished cache is kept as it is. Latents are stored in fp16 as `{modality: [N, T, S, C]}`; each different caption is encoded once.
+    A finished cache is kept as it is. Latents are stored in fp16 as `{modality: [N, T, S, C]}`; each different caption
+    is encoded once.
     """
     if (out / "captions.json").is_file():
         return out

@@ -1,19 +1,15 @@
-"""What the tests share: the command line run in this process, and the root of the tree."""
+"""What the tests share: the command line run in this process, and a tiny model with random weights."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-
-@pytest.fixture
-def root() -> Path:
-    """The root of the tree, which is the package `counterpoint`."""
-    return Path(__file__).resolve().parent.parent
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `counterpoint …`: exit code, stdout, stderr."""
     from counterpoint.cli.main import main
 
@@ -25,3 +21,50 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return ended.value.code, out, err
 
     return call
+
+
+@pytest.fixture
+def refuse(run: Run) -> Callable[..., str]:
+    """Run a command that must fail as a person's mistake: exit code 2, one line on stderr, which comes back."""
+
+    def call(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("counterpoint: error: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("counterpoint: error: ").rstrip("\n")
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole model: random weights, 2 layers, all tracks."""
+    import numpy as np
+    import torch
+
+    from counterpoint.diffusion.pipeline import CounterpointPipeline
+    from counterpoint.modalities.audio import AudioCodec
+    from counterpoint.modalities.codecs import Codecs
+    from counterpoint.modalities.sensor import SensorPatches
+    from counterpoint.modalities.text import TextEncoder
+    from counterpoint.modalities.video import VideoCodec
+    from counterpoint.modalities.vocoder import Vocoder
+    from counterpoint.recipes.joint import build_transformer, tiny
+
+    torch.manual_seed(0)
+    draws = np.random.default_rng(0)
+    names = {"accelerometer": ("x", "y", "z"), "gyroscope": ("x", "y", "z"), "force": ("z",)}
+    values = {name: draws.normal(size=(4, len(c), 256)).astype("float32") for name, c in names.items()}
+    units = {"accelerometer": "m/s²", "gyroscope": "rad/s", "force": "N"}
+    codecs = Codecs(
+        VideoCodec.create((8, 16, 32), channels=16),
+        AudioCodec(hidden_channels=32),
+        Vocoder(width=16, hidden=32, layers=1, nnls_steps=2),
+        SensorPatches.fit({name: list(c) for name, c in names.items()}, units, values),
+    )
+    encoder = TextEncoder()
+    network = build_transformer(tiny(), codecs, encoder.channels)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    CounterpointPipeline(network, codecs, encoder, {"steps": 2}).save_pretrained(folder)
+    return folder

@@ -58,13 +58,26 @@ def test_the_same_track_twice(tmp_path):
     one_line(error, "b.wav", "audio is in another")
 
 
-def test_empty_video(tmp_path):
-    path = tmp_path / "in.mp4"
+@pytest.mark.parametrize(
+    ("kind", "sound", "message"),
+    [
+        ("mkv", True, "no frames in the video stream"),
+        ("mkv", False, "can't be read: empty or cut off"),
+        ("mp4", False, "no video and no audio stream"),  # MP4 forgets a stream without frames
+    ],
+)
+def test_empty_video(tmp_path, kind, sound, message):
+    path = tmp_path / f"in.{kind}"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        if sound:
+            stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16000, 0
+            container.mux(stream.encode(frame))
         container.start_encoding()
-    assert read_error(path).endswith("in.mp4: no frames in the video stream")
+    assert read_error(path).endswith(f"in.{kind}: {message}")
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "webm", "wav", "flac", "mp3", "parquet", "csv"])
@@ -127,8 +140,8 @@ def test_what_can_not_be_written_leaves_nothing(tmp_path):
     assert "video: starts at -1 s" in save_error(early, tmp_path / "a.mp4")
     many = Clip(Track(np.zeros((5, 100), np.float32), 16000))
     assert "5 channels" in save_error(many, tmp_path / "a.wav")
-    odd = Clip(SOUND, sensor={"force": Track(FORCE.values, 100.0, names=("z",), units=("N[2]",))})  # fails after the media file was encoded
-    assert "can't be read back" in save_error(odd, tmp_path / "a.mp4")
+    odd = Track(FORCE.values, 100.0, names=("z",), units=("N[2]",))  # fails after the media file was encoded
+    assert "can't be read back" in save_error(Clip(SOUND, sensor={"force": odd}), tmp_path / "a.mp4")
 
 
 def test_failed_renaming_takes_back_what_was_renamed(tmp_path, monkeypatch):

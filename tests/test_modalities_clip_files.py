@@ -8,6 +8,7 @@ import pytest
 
 from counterpoint.modalities.clip import Clip, Clock, Track, resample
 from counterpoint.modalities.clip_read import read_clip
+from counterpoint.modalities.clip_write import write_media
 
 VIDEO_KINDS = ["mp4", "mov", "mkv", "webm"]
 AUDIO_KINDS = ["wav", "flac", "mp3"]
@@ -30,11 +31,11 @@ def peak(track: Track) -> float:
     return float(track.times()[np.argmax(power)])
 
 
-@pytest.mark.parametrize("start", [0.0, 0.5, 0.013])
+@pytest.mark.parametrize("start", [0.0, 0.513])
 @pytest.mark.parametrize("kind", VIDEO_KINDS)
 def test_flash_and_click_stay_together(tmp_path, kind, start):
     path = tmp_path / f"a.{kind}"
-    flash_and_click(start=start).save(path)
+    write_media(flash_and_click(start=start), path, f".{kind}")
     clip = Clip.read(path)
     assert clip.audio is not None
     assert clip.video is not None
@@ -58,11 +59,11 @@ def test_click_in_sound_files(tmp_path, kind, start):
     assert clip.metadata == METADATA
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (48000, 1), (8000, 1), (10000, 1)])
+@pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (10000, 1)])
 @pytest.mark.parametrize("kind", [*VIDEO_KINDS, *AUDIO_KINDS])
 def test_other_rates_and_stereo(tmp_path, kind, rate, channels):
     path = tmp_path / f"a.{kind}"
-    flash_and_click(rate=rate, channels=channels).save(path)
+    write_media(flash_and_click(rate=rate, channels=channels), path, f".{kind}")
     audio = read_clip(path, tracks=["audio"]).audio
     assert audio is not None
     assert peak(audio) == pytest.approx(1.2, abs=3e-4)
@@ -70,11 +71,10 @@ def test_other_rates_and_stereo(tmp_path, kind, rate, channels):
     assert audio.values.shape[0] == channels
 
 
-@pytest.mark.parametrize("kind", VIDEO_KINDS)
-@pytest.mark.parametrize("fps", [30000 / 1001, 12.5, 60])
+@pytest.mark.parametrize(("kind", "fps"), [(k, 30000 / 1001) for k in VIDEO_KINDS] + [("mp4", 12.5), ("mkv", 60.0)])
 def test_rational_rates_and_odd_sizes(tmp_path, kind, fps):
     path = tmp_path / f"a.{kind}"
-    flash_and_click(fps=fps, size=(35, 51), frame=20).save(path)
+    write_media(flash_and_click(fps=fps, size=(35, 51), frame=20), path, f".{kind}")
     video = Clip.read(path).video
     assert video is not None
     assert video.rate == pytest.approx(fps, rel=1e-5)
@@ -97,7 +97,7 @@ def test_colours_come_back(tmp_path, kind):
     image = np.zeros((10, 64, 64, 3), np.uint8)
     for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 180, 20)]):
         image[:, :, 16 * i : 16 * i + 16] = colour
-    Clip(video=Track(image, 25)).save(tmp_path / f"a.{kind}")
+    write_media(Clip(video=Track(image, 25)), tmp_path / f"a.{kind}", f".{kind}")
     video = Clip.read(tmp_path / f"a.{kind}").video
     assert video is not None
     inner = np.concatenate([np.arange(4, 12) + 16 * i for i in range(4)])  # away from the edges: chroma is halved

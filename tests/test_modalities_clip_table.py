@@ -43,8 +43,9 @@ def test_csv_is_plain_and_says_its_units(tmp_path):
 
 
 def test_parquet_carries_metadata(tmp_path):
-    Clip(sensor=sensors(), metadata={"prompt": "p"}).save(tmp_path / "a.parquet")
-    assert Clip.read(tmp_path / "a.parquet").metadata == {"prompt": "p"}
+    Clip(sensor=sensors(), events=(0.25,), metadata={"prompt": "p"}).save(tmp_path / "a.parquet")
+    back = Clip.read(tmp_path / "a.parquet")
+    assert (back.metadata, back.events) == ({"prompt": "p"}, (0.25,))
     assert pq.read_table(tmp_path / "a.parquet").column_names[0] == "time [s]"
 
 
