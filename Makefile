@@ -46,8 +46,8 @@ $(VENV)/.installed-test: pyproject.toml $(WHEEL) | $(BIN)/pip
 # Debian and Ubuntu keep ensurepip in a package of its own; where it is missing, the system's pip serves.
 $(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer"; exit 1; }
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
-		echo "Counterpoint needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+		echo "Counterpoint needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -1);" \
 			"name another one: make PYTHON=python3.12"; exit 1; }
 	@if $(PYTHON) -c "import ensurepip, venv" 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
 	elif $(PYTHON) -c "import pip, venv" 2>/dev/null; then \

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +36,8 @@ def evaluate(
         raise FileNotFoundError(2, "No such folder", str(data))
     from counterpoint.recipes import evaluate_joint
 
-    for key, value in flat(evaluate_joint.evaluate(name, prompts, seed, json_path, data)):
+    scores = evaluate_joint.evaluate(name, prompts, seed, json_path, data, say=partial(print, file=sys.stderr))
+    for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 
 

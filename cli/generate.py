@@ -125,8 +125,11 @@ def make_clips(
 
     console = Console(stderr=True)
     with console.status(f"loading {model}"):
+        from transformers.utils.logging import disable_progress_bar
+
         from counterpoint.diffusion.pipeline import CounterpointPipeline
 
+        disable_progress_bar()
         pipeline = CounterpointPipeline.from_pretrained(model, device=device, dtype=dtype)
     files: list[Path] = []
     with Progress(console=console, disable=not sys.stderr.isatty()) as bar:

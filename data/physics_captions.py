@@ -1,4 +1,4 @@
-"""Captions of the physics world: many wordings, each of which states only what can be seen and heard in the clip."""
+"""Captions of a scene in several wordings. They state only what the clip shows: an object "bounces" if it was seen to."""
 
 from __future__ import annotations
 
@@ -6,113 +6,112 @@ import numpy as np
 
 from .physics_scene import Scene, rng_of
 
-ADJECTIVE = {
+MATERIAL_WORDS = {
     "wood": ("wooden", "wood"),
     "metal": ("metal", "metallic"),
     "glass": ("glass",),
     "rubber": ("rubber",),
     "stone": ("stone",),
 }
-SIZE_WORD = {"small": ("small", "little"), "medium": ("medium", "medium-sized"), "large": ("large", "big")}
-SHAPE_WORD = {"ball": ("ball", "sphere"), "block": ("block", "box"), "rod": ("rod", "bar")}
-FLOOR_WORD = ("floor", "floor", "surface")
+FLOOR_WORDS = {
+    "wood": ("a wooden floor", "a wood floor"),
+    "metal": ("a metal floor", "a metallic floor"),
+    "glass": ("a glass floor",),
+    "rubber": ("a rubber floor", "a rubber mat"),
+    "stone": ("a stone floor",),
+}
+SHAPE_WORDS = {"ball": ("ball",), "block": ("block",), "rod": ("rod",)}
+SIZE_WORDS = {"small": ("small", "little"), "medium": ("medium-sized", "medium"), "large": ("large", "big")}
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
+# {one}: a small glass ball; {floor}: a wooden floor; the part in brackets is kept only if the object bounces.
+TEMPLATES = {
     "drop": (
-        "{a} drops on {floor}{after}",
-        "{a} falls onto {floor}{after}",
-        "{a} is dropped on {floor}{after}",
-        "{floor}: {a} falls straight down{after}",
-        "dropping {a} on {floor}",
-        "{a} hits {floor} after a fall",
+        "{one} drops on {floor}[ and bounces]",
+        "{one} falls on {floor}[ and bounces]",
+        "{one} is dropped onto {floor}[ and bounces]",
+        "{one} falls straight down onto {floor}[, bouncing]",
+        "a drop of {one} onto {floor}[ with a bounce]",
+        "{one} lands on {floor}[ and bounces]",
+        "on {floor}, {one} is dropped[ and bounces]",
     ),
     "tilted drop": (
-        "{a} drops at an angle on {floor}{after}",
-        "{a} falls tilted onto {floor}{after}",
-        "a tilted drop of {a} on {floor}",
-        "{a}, tilted, is dropped on {floor}{after}",
-        "{floor}: {a} falls tilted and lands on its edge",
-        "{a} falls at a slant and hits {floor}",
+        "{one} drops tilted on {floor}[ and bounces]",
+        "{one} falls at an angle on {floor}[ and bounces]",
+        "a tilted drop of {one} on {floor}",
+        "{one}, held at a slant, is dropped onto {floor}[ and bounces]",
+        "{one} falls on {floor} with one end first[ and bounces]",
+        "tilted, {one} falls onto {floor}[ and bounces]",
     ),
     "throw": (
-        "{a} is thrown across {floor}{after}",
-        "{a} is tossed onto {floor}{after}",
-        "someone throws {a} onto {floor}",
-        "{a} flies in an arc and lands on {floor}{after}",
-        "throwing {a} across {floor}",
-        "{floor}: {a} is thrown sideways{after}",
+        "{one} is thrown on {floor}[ and bounces]",
+        "{one} is tossed across {floor}[ and bounces]",
+        "{one} flies in an arc and lands on {floor}[, bouncing]",
+        "someone throws {one} onto {floor}[ and it bounces]",
+        "a throw of {one} onto {floor}[ with a bounce]",
+        "on {floor}, {one} is thrown[ and bounces]",
     ),
     "roll": (
-        "{a} rolls on {floor}",
-        "{a} lands and rolls across {floor}",
-        "{a} rolling over {floor}",
-        "{floor}: {a} comes down and rolls",
-        "{a} touches down on {floor} and rolls along",
-        "a rolling motion: {a} on {floor}",
+        "{one} rolls on {floor}",
+        "{one} rolls across {floor}",
+        "{one} lands on {floor} and rolls",
+        "{one} is set rolling on {floor}",
+        "rolling {one} over {floor}",
+        "on {floor}, {one} rolls along",
     ),
     "collide": (
-        "{a} collides with {b} on {floor}",
-        "{a} runs into {b} on {floor}",
-        "{a} hits {b} on {floor}",
-        "a collision: {a} against {b} on {floor}",
-        "{floor}: {a} bumps into {b}",
-        "two objects collide on {floor}, {a} and {b}",
+        "{one} collides with {other} on {floor}",
+        "{one} hits {other} on {floor}",
+        "{one} {moves} into {other} on {floor}",
+        "{one} bumps into {other} on {floor}",
+        "on {floor}, {one} strikes {other}",
+        "{one} knocks against {other} on {floor}",
     ),
     "two objects": (
-        "{a} and {b} drop on {floor}",
-        "{a} and {b} fall onto {floor}",
-        "two objects, {a} and {b}, are dropped on {floor}",
-        "{a} falls on {floor}, and so does {b}",
-        "{floor}: {a} and {b} fall one after the other",
-        "dropping {a} and {b} on {floor}",
+        "{one} and {other} drop on {floor}",
+        "{one} and {other} fall on {floor} one after the other",
+        "two objects, {one} and {other}, are dropped onto {floor}",
+        "{one} and {other} are dropped on {floor} from different heights",
+        "dropping {one} and {other} on {floor}",
+        "on {floor}, {one} and {other} fall",
     ),
     "struck": (
-        "{a} on {floor} is struck by a mallet{times}",
-        "a mallet strikes {a} on {floor}{times}",
-        "{a} lying on {floor} is hit with a mallet{times}",
-        "{floor}: a mallet hits {a}{times}",
-        "striking {a} on {floor} with a mallet{times}",
-        "a stick with a yellow head taps {a} on {floor}{times}",
+        "{one} on {floor} is struck with a mallet[ {times}]",
+        "a mallet hits {one} on {floor}[ {times}]",
+        "{one} resting on {floor} is hit by a mallet[ {times}]",
+        "a mallet strikes {one} that lies on {floor}[ {times}]",
+        "striking {one} on {floor} with a mallet[ {times}]",
+        "on {floor}, {one} is struck by a mallet[ {times}]",
     ),
 }
-TIMES = {1: ("", " once"), 2: (" twice",), 3: (" three times",)}
-LANDINGS = ("", " and bounces")
 
 
-def captions(scene: Scene, events: int, wordings: int = 4) -> list[str]:
-    """Different captions of one clip, the first of them its prompt.
+def write_captions(scene: Scene, bounces: bool, strikes: int, count: int = 4) -> list[str]:
+    """Captions in `count` different wordings, seeded by the scene.
 
     Args:
-        scene: what happens.
-        events: number of perceptible contacts; "bounces" is said of a ball that meets the floor at least twice.
-        wordings: how many.
+        bounces: the first object visibly leaves the floor after its first contact.
+        strikes: number of strikes of the mallet.
     """
-    rng = rng_of(scene.seed, scene.split, 2)
-    order = rng.permutation(len(TEMPLATES[scene.action]))[:wordings]
-    return [_fill(TEMPLATES[scene.action][i], scene, events, rng) for i in order]
+    rng = rng_of(scene.seed, scene.split, 3)
+    templates = TEMPLATES[scene.action]
+    return [_fill(templates[i], scene, bounces, strikes, rng) for i in rng.permutation(len(templates))[:count]]
 
 
-def _fill(template: str, scene: Scene, events: int, rng: np.random.Generator) -> str:
-    floor = f"{_article(pick := _word(ADJECTIVE[scene.floor], rng))} {pick} {_word(FLOOR_WORD, rng)}"
-    bounces = scene.shape == "ball" and events >= 2
-    after = _word(LANDINGS if bounces else ("",), rng)
-    return template.format(
-        a=_object(scene, 0, rng),
-        b=_object(scene, 1, rng) if scene.count == 2 else "",
-        floor=floor,
-        after=after,
-        times=_word(TIMES.get(events, ("",)), rng),
-    )
+def _fill(template: str, scene: Scene, bounces: bool, strikes: int, rng: np.random.Generator) -> str:
+    def pick(words: tuple[str, ...]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    size, shape, floor = pick(SIZE_WORDS[scene.size]), pick(SHAPE_WORDS[scene.shape]), pick(FLOOR_WORDS[scene.floor])
+    names = [f"a {size} {pick(MATERIAL_WORDS[material])} {shape}" for material in scene.materials]
+    other = names[-1] if scene.second != scene.material else f"another {size} {shape} of {scene.material}"
+    said = strikes > 0 if scene.action == "struck" else bounces
+    said = said and bool(rng.random() < 0.7)
+    text = template.replace("[", "").replace("]", "") if said else _without(template)
+    times = {1: "once", 2: "twice"}.get(strikes, f"{strikes} times")
+    moves = "slides" if scene.shape == "block" else "rolls"
+    return text.format(one=names[0], other=other, floor=floor, times=times, moves=moves)
 
 
-def _object(scene: Scene, k: int, rng: np.random.Generator) -> str:
-    size = _word(SIZE_WORD[scene.size], rng)
-    return f"a {size} {_word(ADJECTIVE[scene.materials[k]], rng)} {_word(SHAPE_WORD[scene.shape], rng)}"
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
-
-
-def _word(choices: tuple[str, ...], rng: np.random.Generator) -> str:
-    return choices[int(rng.integers(len(choices)))]
+def _without(template: str) -> str:
+    start, stop = template.find("["), template.find("]")
+    return template if start < 0 else template[:start] + template[stop + 1 :]

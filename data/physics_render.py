@@ -31,7 +31,7 @@ FLOOR_COLOURS = {  # light and dark of the texture
 }
 COLOURS = {
     "wood": (0.56, 0.30, 0.10),
-    "metal": (0.80, 0.82, 0.86),
+    "metal": (0.86, 0.88, 0.93),
     "glass": (0.25, 0.80, 0.95),
     "rubber": (0.85, 0.10, 0.14),
     "stone": (0.27, 0.25, 0.26),
@@ -49,6 +49,11 @@ class Part:
     extents: tuple[float, float, float]
     centre: Tensor
     rotation: Tensor
+
+    @property
+    def shadow(self) -> bool:
+        """Whether it darkens the floor (the thin handle does not)."""
+        return self.material != "handle"
 
     @property
     def radius(self) -> float:
@@ -136,7 +141,7 @@ def _cast(parts: list[Part], frame: Tensor, direction: Tensor, colour: Tensor) -
 def _shade(parts: list[Part], frame: Tensor, place: Tensor, light: Tensor) -> Tensor:
     """Share of the light `[N]` that reaches the floor."""
     share = torch.ones(len(frame))
-    for part in parts:
+    for part in filter(lambda part: part.shadow, parts):
         hit = _meet(part, frame, place, light, surface=False)[0]
         share[hit] *= 0.62 if part.material == "glass" else 0.42
     return share
@@ -214,7 +219,7 @@ def _surface(part: Part, normal: Tensor, direction: Tensor, local: Tensor, behin
     shade = (diffuse * band)[:, None]
     if part.material == "metal":
         sky = (mirror[:, 2:] * 3 + 0.6).clamp(0, 1)
-        return colour * band[:, None] * (0.35 + 0.6 * sky) + 0.9 * (gloss**24)[:, None]
+        return colour * band[:, None] * (0.72 + 0.36 * sky) + 0.9 * (gloss**24)[:, None]
     if part.material == "glass":
         rim = (0.35 + 0.5 * (1 - facing) ** 2)[:, None]
         tint = behind * (0.55 + 0.45 * colour)
@@ -229,12 +234,23 @@ def _surface(part: Part, normal: Tensor, direction: Tensor, local: Tensor, behin
 
 
 def _footprint(part: Part) -> Tensor:
-    """Pixels that the part or its shadow can touch `[F, 64, 64]`."""
-    reach = part.radius
-    drop = part.centre[:, 2:] * torch.tensor(LIGHT)[None]
-    shadow = (part.centre - drop) * torch.tensor([1.0, 1.0, 0.0])
-    wide = reach * 1.12 + 0.05 * part.centre[:, 2].clamp(min=0)
-    return _box(part.centre, torch.full_like(wide, reach), 1.0) | _box(shadow, wide, 0.6)
+    """Pixels that the part or its shadow can touch `[F, 64, 64]`; a rod is covered by balls along its axis."""
+    if part.shape != "rod":
+        return _cover(part.centre, part.radius, part.shadow)
+    half, radius = part.extents[0], part.extents[1]
+    count = int(np.ceil(half / radius / 2)) + 1
+    mask = torch.zeros(len(part.centre), SIZE, SIZE, dtype=torch.bool)
+    for shift in np.linspace(-1, 1, count) * (half - radius):
+        mask |= _cover(part.centre + float(shift) * part.rotation[:, :, 0], 1.6 * radius, part.shadow)
+    return mask
+
+
+def _cover(centre: Tensor, reach: float, shadow: bool) -> Tensor:
+    around = _box(centre, torch.full_like(centre[:, 0], reach), 1.0)
+    if not shadow:
+        return around
+    ground = (centre - centre[:, 2:] * torch.tensor(LIGHT)) * torch.tensor([1.0, 1.0, 0.0])
+    return around | _box(ground, reach * 1.12 + 0.06 * centre[:, 2].clamp(min=0), 0.6)
 
 
 def _box(centre: Tensor, radius: Tensor, flat: float) -> Tensor:

@@ -16,7 +16,7 @@ from .physics_scene import Scene
 from .physics_simulation import GRAVITY, MALLET_MASS, STEP, Motion, mass_of
 
 SENSOR_RATE = 100
-EVENT_SPEED = 0.8  # m/s
+EVENT_SPEED = 0.7  # m/s
 IMPACT_SPEED = 0.06  # m/s: slower impacts make no sound
 DEBOUNCE = 0.07  # seconds
 ACCELEROMETER_RANGE = 16 * GRAVITY  # ± m/s²

@@ -16,13 +16,14 @@ SECONDS = 2.56
 STEPS = round(SECONDS / STEP)
 GRAVITY = 9.81
 MALLET_RADIUS, MALLET_LENGTH, MALLET_MASS = 0.045, 0.75, 0.35
-MALLET_RAISED, MALLET_SWING = 0.5, 0.17  # rad above the object, seconds of the downward swing
+MALLET_RAISED, MALLET_SWING = 0.5, 0.2  # rad above the object, seconds of the downward swing
+CONTACTS = {"ball": 1, "block": 4, "rod": 2}  # points on which it rests
 
 # Restitution of a pair is the product of the two; half a contact lasts about 5 ms in the simulation.
 BOUNCE = {"wood": 0.6, "metal": 0.68, "glass": 0.72, "rubber": 0.8, "stone": 0.54, "mallet": 0.6}
 FLOOR_BOUNCE = {"wood": 0.84, "metal": 0.9, "glass": 0.92, "rubber": 0.76, "stone": 0.94}
 SHAPE_BOUNCE = {"ball": 0.9, "block": 0.62, "rod": 0.62}
-CONTACT_TIME = 0.005
+CONTACT_TIME, MALLET_CONTACT = 0.005, 0.002  # the shorter blow lets a struck object hop
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ def mass_of(scene: Scene, k: int) -> float:
 
 
 def run(scene: Scene, layout: Layout) -> Motion:
-    """Simulate a layout for the length of a clip; the objects hang still for `layout.hold` seconds first."""
+    """Simulate a layout for the length of a clip; the objects hang still for `layout.hold` seconds first.
+
+    A negative hold starts the clip after that time, when what slides on the floor does so evenly.
+    """
     model = mujoco.MjModel.from_xml_string(_xml(scene, layout))
     data = mujoco.MjData(model)
     for k, place in enumerate(layout.placements):
         rotation = _matrix(place.euler)
         data.qpos[7 * k : 7 * k + 3] = place.position
+        data.qpos[7 * k + 2] -= _sag(scene)  # what lies on the floor presses on it from the first step on
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, rotation.ravel())
         data.qpos[7 * k + 3 : 7 * k + 7] = quaternion
@@ -79,6 +84,8 @@ def run(scene: Scene, layout: Layout) -> Motion:
 
 def _collect(scene: Scene, layout: Layout, states: np.ndarray, sensors: np.ndarray, held: int) -> Motion:
     def pad(values: np.ndarray) -> np.ndarray:
+        if held < 0:
+            return values[-held:]
         return np.concatenate([np.repeat(values[:1], held, 0), values])
 
     n = scene.count
@@ -87,12 +94,12 @@ def _collect(scene: Scene, layout: Layout, states: np.ndarray, sensors: np.ndarr
     pairs, contacts = _pairs(scene, layout), {}
     for pair, values in zip(pairs, np.split(contact, len(pairs), 1), strict=True):
         contacts[pair] = (pad(np.linalg.norm(values[:, :3], axis=1)), pad(values[:, 3:]))
-        contacts[pair][0][:held] = 0.0
+        contacts[pair][0][: max(held, 0)] = 0.0
     plate = pad(sum(v[:, 2] for p, v in zip(pairs, np.split(contact, len(pairs), 1), strict=True) if p[0] == "floor"))
     rotation = pad(_quaternion_matrix(poses[..., 3:]))
     accelerometer, gyroscope = pad(inertial[:, :3]), pad(inertial[:, 3:])
-    accelerometer[:held] = rotation[0, 0].T @ np.array([0, 0, GRAVITY])
-    gyroscope[:held] = 0.0
+    accelerometer[: max(held, 0)] = rotation[0, 0].T @ np.array([0, 0, GRAVITY])
+    gyroscope[: max(held, 0)] = 0.0
     mallet = (states[:, 1 + 7 * n], _pivot(scene, layout.placements[0])) if layout.strikes else None
     return Motion(pad(poses[..., :3]), rotation, accelerometer, gyroscope, contacts, plate, mallet)
 
@@ -143,11 +150,12 @@ def _xml(scene: Scene, layout: Layout) -> str:
             bounce *= FLOOR_BOUNCE[scene.floor]
         else:
             bounce = math.sqrt(bounce * BOUNCE["mallet" if one == "mallet" else scene.materials[0]])
+        rigid = _rigidity(scene)
         slip = 0.2 if scene.action == "collide" and scene.shape == "block" else 0.45
-        roll = 0.0 if one != "floor" else 0.008 * c / 0.1 if scene.shape == "ball" else 0.004 * c / 0.1
+        roll = 0.0 if one != "floor" else 0.005 * c / 0.1 if scene.shape == "ball" else 0.004 * c / 0.1
         pairs += (
             f'<pair geom1="{one}" geom2="{two}" condim="{3 if scene.shape == "block" else 6}" friction="{slip} {slip} 0.004 {roll} {roll}" '
-            f'solref="{_solref(bounce)}" solimp="0.98 0.98 0.001"/>'
+            f'solref="{_solref(bounce, MALLET_CONTACT if one == "mallet" else CONTACT_TIME)}" solimp="{rigid} {rigid} 0.001"/>'
         )
         sensors += f'<contact geom1="{one}" geom2="{two}" num="1" reduce="netforce" data="force pos"/>'
     actuator = '<position joint="swing" kp="60" kv="2"/>' if layout.strikes else ""
@@ -159,11 +167,21 @@ def _xml(scene: Scene, layout: Layout) -> str:
     )
 
 
-def _solref(bounce: float) -> str:
+def _rigidity(scene: Scene) -> float:
+    """MuJoCo's impedance; low for struck objects: a true spring, which gives way under the mallet."""
+    return 0.1 if scene.action == "struck" else 0.98
+
+
+def _sag(scene: Scene) -> float:
+    """How deep (m) an object at rest presses into the spring of its contact."""
+    return (1 - _rigidity(scene)) * GRAVITY * (CONTACT_TIME / math.pi) ** 2 / CONTACTS[scene.shape]
+
+
+def _solref(bounce: float, seconds: float) -> str:
     """MuJoCo's (time constant, damping ratio) for a coefficient of restitution: e = exp(-πζ / √(1 - ζ²))."""
     decay = -math.log(bounce)
     damping = decay / math.hypot(math.pi, decay)
-    frequency = math.pi / CONTACT_TIME / math.sqrt(1 - damping**2)
+    frequency = math.pi / seconds / math.sqrt(1 - damping**2)
     return f"{1 / (frequency * damping)} {damping}"
 
 

@@ -108,7 +108,7 @@ def _rustle(scene: Scene, motion: Motion, k: int) -> np.ndarray:
     delay = np.linalg.norm(MICROPHONE) / SPEED_OF_SOUND
     time = np.arange(SAMPLES) / AUDIO_RATE - delay
     level = np.interp(time, np.arange(len(smooth)) * STEP, smooth, left=0.0)
-    return 0.012 * level * rng_of(scene.seed, scene.split, 2, k).standard_normal(SAMPLES)
+    return 0.0025 * level * rng_of(scene.seed, scene.split, 2, k).standard_normal(SAMPLES)
 
 
 def _floor_modes(floor: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

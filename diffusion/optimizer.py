@@ -1,31 +1,49 @@
 """Muon for the hidden matrices, AdamW for everything else, as one optimizer that Lightning can hold.
 
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalizes the momentum of each weight matrix.
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalizes the momentum of each weight matrix;
+the kernel of a convolution counts as the matrix `[out, in * kernel]`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+Chooser = Callable[[str, nn.Parameter], bool]
+
+
+def block_matrices(name: str, parameter: nn.Parameter) -> bool:
+    """The 2-D weights of a transformer's blocks: what Muon is for."""
+    return name.startswith("transformer_blocks.") and name.endswith(".weight") and parameter.ndim == 2
+
+
+def kernels(name: str, parameter: nn.Parameter) -> bool:
+    """Every weight with two or more axes: the kernels of a convolutional codec."""
+    return parameter.ndim >= 2
+
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` on the 2-D weights of the transformer's blocks, `torch.optim.AdamW` on the rest.
+    """`torch.optim.Muon` on chosen weights, `torch.optim.AdamW` on the rest.
 
     Args:
-        model: its 2-D parameters whose name starts with `transformer_blocks.` and ends with `.weight` go to Muon.
+        model: what is trained.
         lr: learning rate of Muon; scaled per matrix by `max(1, rows / columns) ** 0.5`.
         adamw_lr: learning rate of AdamW.
         weight_decay: of both; vectors (norms, biases) are not decayed.
+        chosen: `chosen(name, parameter)` says which weights go to Muon.
     """
 
-    def __init__(self, model: nn.Module, lr: float, adamw_lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, adamw_lr: float, weight_decay: float, chosen: Chooser = block_matrices
+    ) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if _is_hidden_matrix(name, p)]
-        others = [p for name, p in named if not _is_hidden_matrix(name, p)]
-        self.muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="original")
+        self.matrices = [p for name, p in named if chosen(name, p)]
+        others = [p for name, p in named if not chosen(name, p)]
+        self.flat = [nn.Parameter(p.data.view(len(p), -1)) for p in self.matrices]  # the same storage, as matrices
+        self.muon = torch.optim.Muon(self.flat, lr=lr, weight_decay=weight_decay, adjust_lr_fn="original")
         self.adamw = torch.optim.AdamW(
             [
                 {"params": [p for p in others if p.ndim >= 2], "weight_decay": weight_decay},
@@ -34,8 +52,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
             lr=adamw_lr,
             betas=(0.9, 0.95),
         )
-        super().__init__(matrices + others, {})
-        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]  # shared: a schedule reaches both
+        super().__init__(self.matrices + others, {})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """One list of groups whose learning rates a schedule sets for both; Lightning clips their parameters."""
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -44,9 +66,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for flat, p in zip(self.flat, self.matrices, strict=True):
+            flat.data = p.data.view(len(p), -1)  # where a checkpoint or `.to()` moved the storage
+            flat.grad = None if p.grad is None else p.grad.view(len(p), -1)
         self.muon.step()
         self.adamw.step()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients of all parameters."""
+        for p in self.matrices:
+            p.grad = None if set_to_none else (p.grad.zero_() if p.grad is not None else None)
+        for flat in self.flat:
+            flat.grad = None
+        self.adamw.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of both, by name."""
@@ -56,8 +89,4 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Restores both; the shared parameter groups are kept shared."""
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
-        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
-
-
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return name.startswith("transformer_blocks.") and name.endswith(".weight") and parameter.ndim == 2
+        self._share_groups()

@@ -6,6 +6,7 @@ clip = pipeline("a small glass ball drops on a wooden floor", seed=7)
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import importlib.resources
 import json
@@ -191,6 +192,7 @@ class CounterpointPipeline(DiffusionPipeline):
         ]
         return clips[0] if isinstance(prompt, str) else clips
 
+    @torch.no_grad()
     def generate_latents(
         self,
         prompts: Sequence[str],
@@ -287,9 +289,7 @@ def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: 
     if dtype is None or dtype == transformer.dtype:
         transformer.save_pretrained(str(folder))
         return
-    copy = CounterpointTransformer.from_config(transformer.config)
-    copy.load_state_dict(transformer.state_dict())
-    copy.to(dtype).save_pretrained(str(folder))
+    copy.deepcopy(transformer).to(dtype).save_pretrained(str(folder))
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

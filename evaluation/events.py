@@ -14,20 +14,22 @@ from scipy.ndimage import maximum_filter1d, median_filter, uniform_filter1d
 from scipy.signal import find_peaks
 
 from ..modalities.clip import Clip, Track
+from .motion import background, blows, foreground, paths
 
 MERGE = 0.07  # seconds
 AIR = 0.0065  # seconds from the contact to the microphone (2.2 m of air)
 
 
-def clip_events(clip: Clip) -> dict[str, np.ndarray]:
-    """The events of every track that the clip has: `{"audio" | "video" | "sensor": times in seconds [events]}`."""
-    from .motion import video_events
+def clip_events(clip: Clip, backgrounds: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The events of every track that the clip has: `{"audio" | "video" | "sensor": times in seconds [events]}`.
 
+    `backgrounds` are the empty scenes of `video_events`.
+    """
     found = {}
     if clip.audio is not None:
         found["audio"] = audio_events(clip.audio)
     if clip.video is not None:
-        found["video"] = video_events(clip.video)
+        found["video"] = video_events(clip.video, backgrounds)
     if clip.sensor:
         found["sensor"] = sensor_events(clip.sensor)
     return found
@@ -41,7 +43,7 @@ def merge(times: Sequence[float] | np.ndarray, gap: float = MERGE) -> np.ndarray
 
 AUDIO_HOP, AUDIO_WINDOW = 0.002, 0.008  # seconds
 BANDS = (0, 250, 500, 1000, 1500, 2000, 3000, 4000, 5500, 8000)  # Hz
-AUDIO_LEVEL = 0.02  # share of the clip's loudest moment at which loudness turns from linear to logarithmic
+AUDIO_LEVEL = 0.03  # share of the clip's loudest moment at which loudness turns from linear to logarithmic
 AUDIO_RISE = 0.6  # least rise of that logarithmic loudness, mean of the four bands that rise most
 AUDIO_FLOOR = 2e-3  # amplitude of a clip that is silent
 
@@ -84,7 +86,7 @@ def _steepest(wave: np.ndarray, center: int, rate: float) -> float:
     return (low + int(growth.argmax())) / rate
 
 
-SPEED = 0.65  # m/s: least change of speed that counts as a blow
+SPEED = 0.8  # m/s: least change of speed that counts as a blow
 PLATE = 0.45  # m/s: the same for the force plate where the accelerometer is quiet: then the load has a second object
 QUIET = 0.06  # seconds around a blow to the plate in which the accelerometer has to be quiet
 BLOW = 0.01  # seconds before and after the peak over which a blow is summed up
@@ -130,3 +132,21 @@ def _parabola(values: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     before, at, after = padded[peaks], padded[peaks + 1], padded[peaks + 2]
     curve = before - 2 * at + after
     return np.where(curve < 0, 0.5 * (before - after) / np.where(curve < 0, curve, -1), 0).clip(-0.5, 0.5)
+
+
+VIDEO_LAG = 0.001  # seconds from first touch to the middle of the turn
+
+
+def video_events(track: Track, backgrounds: np.ndarray | None = None) -> np.ndarray:
+    """Contacts of the things that move in a video: jumps of the velocity along their tracks (`evaluation.motion`).
+
+    Args:
+        track: video `[F, H, W, 3]` uint8.
+        backgrounds: empty scenes `[K, H, W, 3]` uint8, the nearest one is used; without them the background is the
+            median over time, which takes a thing that lies longer than half of the clip for part of the scene.
+
+    Returns: times in seconds `[events]`.
+    """
+    video = np.asarray(track.values).transpose(3, 0, 1, 2).astype(np.float32) / 255  # [3, F, H, W]
+    times = [blows(path) for path in paths(foreground(video, background(video, backgrounds)))]
+    return merge(np.concatenate([np.zeros(0), *times]) / track.rate) + track.start - VIDEO_LAG

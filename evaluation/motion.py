@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..modalities.clip import Track
-from .events import merge
-
 FOREGROUND = 0.12  # least distance to the background (RGB in [0, 1]) of a pixel that belongs to a thing
 SHADOW = 0.05  # a pixel this close to a darker background is shadow
 GRAVITY = 0.9  # px/frame² at 64 pixels for 1.12 m and 25 frames a second
 SIDEWAYS = 0.35  # weight of a push that is not upwards, where nothing else is there to push: what tumbles sways
 BLOW = 1.1  # px/frame: least change of velocity that counts as a blow
 HAMMER = 0.6  # share of its hardest blow below which a hammer only swings
+NOISE = 4.0  # times the median distance to the background: no thing is fainter than that
+JITTER = 9.0  # times the median unsteadiness of a path: no blow is weaker than that
+FLAT = np.zeros((3, 3, 3))  # pixels are neighbours within a frame
+FLAT[1] = 1
 LEAST_AREA = 6.0  # pixels
-VIDEO_LAG = 0.001  # seconds from first touch to the middle of the turn
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,6 @@ class Path:
     centre: np.ndarray
     hammer: bool = False
     sideways: float = SIDEWAYS
-
-
-def video_events(track: Track, backgrounds: np.ndarray | None = None) -> np.ndarray:
-    """Contacts of the things that move in a video.
-
-    Args:
-        track: video `[F, H, W, 3]` uint8.
-        backgrounds: empty scenes `[K, H, W, 3]` uint8, the nearest one is used; without them the background is the
-            median over time, which shows a thing where it lies longer than half of the clip.
-
-    Returns: times in seconds `[events]`.
-    """
-    video = np.asarray(track.values).transpose(3, 0, 1, 2).astype(np.float32) / 255  # [3, F, H, W]
-    weights = foreground(video, background(video, backgrounds))
-    times = [blows(path) for path in paths(weights)]
-    found = np.concatenate(times) / track.rate if times else np.zeros(0)
-    return merge(found) + track.start - VIDEO_LAG
 
 
 def background(video: np.ndarray, backgrounds: np.ndarray | None = None) -> np.ndarray:
@@ -75,9 +58,25 @@ def foreground(video: np.ndarray, empty: np.ndarray) -> np.ndarray:
     difference = np.sqrt((vv - 2 * ve + ee).clip(min=0))
     share = ve / ee
     shadow = (share > 0.4) & (share < 1) & (vv - share * ve < SHADOW**2)  # residue from share · background
-    weights = ((difference - FOREGROUND / 2) / FOREGROUND).clip(0, 1) * ~shadow
-    solid = ndimage.uniform_filter(weights, (0, 3, 3)) > 0.3  # lone pixels are noise
-    return weights * solid
+    threshold = max(FOREGROUND, NOISE * float(np.median(difference[:, ::2, ::2])))
+    weights = ((difference - threshold / 2) / threshold).clip(0, 1) * ~shadow
+    return _solid(weights * (ndimage.uniform_filter(weights, [0, 3, 3]) > 0.3))  # pyright: ignore
+
+
+def _label(mask: np.ndarray, neighbours: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected pieces, numbered from 1, and how many there are."""
+    labels = np.zeros(mask.shape, np.int32)
+    return labels, int(ndimage.label(mask, neighbours, output=labels))  # pyright: ignore
+
+
+def _solid(weights: np.ndarray) -> np.ndarray:
+    """Without the pieces that are smaller than `LEAST_AREA` or than an eighth of their frame's largest."""
+    labels, n = _label(weights > 0.1, FLAT)
+    area = np.bincount(labels.ravel(), weights.ravel(), n + 1)
+    area[0] = 0
+    of_pixel = area[labels]  # [F, H, W]
+    least = np.maximum(of_pixel.max((1, 2), keepdims=True) / 8, LEAST_AREA)
+    return weights * (of_pixel >= least)
 
 
 def paths(weights: np.ndarray) -> list[Path]:
@@ -112,17 +111,17 @@ def _without_struck(weights: np.ndarray) -> np.ndarray | None:
     """The weights of a hammer alone, where there is one: at rest it reaches in from a side of the picture, and what
     it strikes lies still beside it."""
     still = np.median(weights, axis=0)
-    labels, n = ndimage.label(still > 0.3, np.ones((3, 3)))
+    labels, n = _label(still > 0.3, np.ones((3, 3)))
     edges = set(np.unique(labels[:, [0, -1]])) - {0}
     lying = np.isin(labels, [k for k in range(1, n + 1) if k not in edges])
     if not edges or lying.sum() < LEAST_AREA or (weights[:, :, [0, -1]] > 0.3).any((1, 2)).mean() < 0.9:
         return None
-    return weights * ~ndimage.binary_dilation(lying)
+    return weights * ~np.asarray(ndimage.binary_dilation(lying), bool)
 
 
 def _pieces(frame: np.ndarray) -> np.ndarray:
     """Centres (x, y) of the connected pieces that are large and at least a quarter of the largest, from the left."""
-    labels, n = ndimage.label(frame > 0.3, np.ones((3, 3)))
+    labels, n = _label(frame > 0.3, np.ones((3, 3)))
     rows, columns = np.nonzero(labels)
     label, weight = labels[rows, columns], frame[rows, columns]
     area, x, y = (np.bincount(label, weight * v, n + 1)[1:] for v in (1.0, columns, rows))
@@ -174,7 +173,7 @@ def blows(path: Path) -> np.ndarray:
     excess = np.hypot(path.sideways * excess[:, 0], np.minimum(excess[:, 1], 0))  # sideways and up, [F]
     padded = np.pad(excess, 1)
     speed = padded[:-2] + padded[1:-1] + padded[2:]
-    least = max(BLOW, HAMMER * speed.max()) if path.hammer else BLOW
+    least = max(BLOW, JITTER * float(np.median(excess)), HAMMER * speed.max() if path.hammer else 0.0)
     peaks = np.flatnonzero((excess > padded[:-2]) & (excess >= padded[2:]) & (speed >= least))
     way = centre[np.maximum(peaks - 1, 0)] - centre[np.maximum(peaks - 2, 0)]  # velocity before, [peaks, 2]
     against = ((way * push[peaks]).sum(1) < 0) & (push[peaks, 1] < np.abs(push[peaks, 0]))

@@ -55,7 +55,11 @@ def features(clips: Sequence[Clip], judges: Judges, batch: int = 16) -> dict[str
 
 
 def synchronization_report(
-    generated: Sequence[Clip], real: Sequence[Clip], codec: Sequence[Clip], window: float = WINDOW
+    generated: Sequence[Clip],
+    real: Sequence[Clip],
+    codec: Sequence[Clip],
+    backgrounds: np.ndarray | None = None,
+    window: float = WINDOW,
 ) -> dict[str, dict[str, Any]]:
     """`{pair: {"generated" | "real" | "codec" | "mismatched": scores}}`; see `evaluation.sync`.
 
@@ -63,7 +67,7 @@ def synchronization_report(
     the same streams. "real_mismatched" is that of the held-out clips.
     """
     found = {
-        name: [clip_events(clip) for clip in clips]
+        name: [clip_events(clip, backgrounds) for clip in clips]
         for name, clips in (("generated", generated), ("real", real), ("codec", codec))
         if len(clips)
     }
@@ -83,9 +87,11 @@ def synchronization_report(
     return report
 
 
-def contact_report(clips: Sequence[Clip], window: float = WINDOW) -> dict[str, dict[str, Any]]:
+def contact_report(
+    clips: Sequence[Clip], backgrounds: np.ndarray | None = None, window: float = WINDOW
+) -> dict[str, dict[str, Any]]:
     """Each detector against the true contact times (`clip.events`), for clips of the physics world."""
-    found = [clip_events(clip) for clip in clips]
+    found = [clip_events(clip, backgrounds) for clip in clips]
     truth = [clip.events for clip in clips]
     return {t: synchronization(truth, [e[t] for e in found], window) for t in found[0]} if found else {}
 
@@ -189,6 +195,7 @@ def evaluate(
         unseen = [clip.metadata.get("split") == "unseen" for clip in real]
     ours, theirs = features(generated, judges), features(real, judges)
     theirs = {t: theirs[t] for t in ours}
+    backgrounds = judges.backgrounds.numpy() if judges.backgrounds.any() else None
     together = [t for t in ours if t in training_features]
 
     def joined(parts: Features) -> np.ndarray:
@@ -197,8 +204,8 @@ def evaluate(
     return {
         **facts,
         "clips": len(generated),
-        "sync": synchronization_report(generated, real, codec),
-        "contacts": contact_report(real),
+        "sync": synchronization_report(generated, real, codec, backgrounds),
+        "contacts": contact_report(real, backgrounds),
         "adherence": adherence_report(ours, theirs, judges, attributes, unseen),
         "realism": realism_report(ours, theirs, reference_features or training_features),
         "memorization": memorization(joined(ours), joined(theirs), joined(training_features)),
@@ -215,7 +222,9 @@ def table(report: Mapping[str, Any]) -> str:
     """The report as plain text for a terminal."""
     lines = []
     for pair, rows in report["sync"].items():
-        lines.append(f"{pair:14s} {'precision':>9s} {'recall':>7s} {'F1':>6s} {'median':>9s} {'95 %':>9s} {'clips':>6s}")
+        lines.append(
+            f"{pair:14s} {'precision':>9s} {'recall':>7s} {'F1':>6s} {'median':>9s} {'95 %':>9s} {'clips':>6s}"
+        )
         for name, s in rows.items():
             numbers = f"{s['precision']:9.3f} {s['recall']:7.3f} {s['f1']:6.3f} "
             lines.append(f"  {name:12s} {numbers}{_ms(s['median_ms'])} {_ms(s['p95_ms'])} {s['n']:6d}")

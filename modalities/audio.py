@@ -109,8 +109,8 @@ class AudioCodec(SavedModel):
     def __init__(
         self,
         hidden_channels: int = 128,
-        channel_multipliers: tuple[int, ...] = (1, 2),
-        layers_per_block: int = 1,
+        channel_multipliers: tuple[int, ...] = (1, 1),
+        layers_per_block: int = 2,
         latents_mean: tuple[float, ...] = (0.0,) * CHANNELS,
         latents_std: tuple[float, ...] = (1.0,) * CHANNELS,
     ) -> None:
@@ -122,7 +122,7 @@ class AudioCodec(SavedModel):
     def moments(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the raw latents: [B, 128, F] → two [B, 32, F / 2]."""
         mean, logvar = self.vae.vae.encode(log_mel.to(self.dtype)).chunk(2, dim=1)
-        return mean, logvar.clamp(-20.0, 10.0)
+        return mean, (logvar - 5.0).clamp(-20.0, 10.0)  # so that training starts with little noise: std about 0.1
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Raw latents [B, 32, F / 2] → log-mel [B, 128, F]."""

@@ -119,4 +119,4 @@ def to_frames(video: Tensor) -> np.ndarray:
 
 def from_frames(frames: np.ndarray) -> Tensor:
     """uint8 `[B, F, H, W, 3]` → float32 `[B, 3, F, H, W]` in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0

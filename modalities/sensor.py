@@ -178,7 +178,7 @@ class SensorPatches:
 
 
 def _fit_channel(sensor: str, name: str, unit: str, values: np.ndarray) -> Companding:
-    """Center: the median. Scale: the median of the deviations that aren't tiny, so that long rests don't set it to 0."""
+    """Center: the median; scale: the median of the deviations that aren't tiny, so that long rests don't make it 0."""
     values = values[np.isfinite(values)].astype(np.float64)
     if values.size == 0:
         raise ClipError(f"{sensor}.{name}: no finite samples to fit the scaling on")

@@ -3,10 +3,10 @@
 Shapes: B batch, T slots, F = 4·T frames, H = W pixels (a multiple of 16, 64 in every preset), S = (H/16)² tokens
 of a slot (row-major, 16 at 64×64), C = 64 latent channels.
 
-First-frame policy, the same in training and inference: LTX's VAE maps 1 + 4k frames to 1 + k latents, so one copy of the
-first frame is put before the clip and latent 0, which describes nothing else, is dropped; before decoding the first
-latent is repeated, and the first frame of the result is dropped. So latent k describes frames 4k … 4k+3, slot k. The
-encoder is causal (latent k never sees a later slot); the decoder looks at both neighbours.
+First-frame policy, the same in training and inference: LTX's VAE maps 1 + 4k frames to 1 + k latents, so one copy of
+the first frame is put before the clip and latent 0, which describes nothing else, is dropped; before decoding the
+first latent is repeated, and the first frame of the result is dropped. So latent k describes frames 4k … 4k+3, slot k.
+The encoder is causal (latent k never sees a later slot); the decoder looks at both neighbours.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from .audio import FLOOR, HOP, MELS, N_FFT, SavedModel, filterbank, istft, stft
+from .audio import FLOOR, MELS, N_FFT, SavedModel, filterbank, istft, stft
 from .clip import ClipError
 
 BINS = N_FFT // 2 + 1

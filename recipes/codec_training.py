@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +21,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from counterpoint.diffusion.optimizer import MuonWithAdamW, kernels
 from counterpoint.modalities.clip import ClipError
+from counterpoint.recipes.run_folder import Progress, load, log, save
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 FREE = ("minutes", "max_steps", "checkpoint_every", "log_every")  # may change between two starts of one run
 
 
@@ -39,7 +38,8 @@ class FitSettings:
     minutes: float = 10.0  # wall clock, over all starts of the run
     max_steps: int = 1_000_000  # whichever of the two comes first
     batch: int = 16
-    lr: float = 1e-3
+    lr: float = 1e-3  # of AdamW
+    muon: float = 0.0  # learning rate of Muon, which then trains all kernels; 0: AdamW trains everything
     warmup: int = 50  # steps
     measure: int = 10  # steps timed before the number of steps that fit the budget is first estimated
     weight_decay: float = 0.01
@@ -49,17 +49,6 @@ class FitSettings:
     checkpoint_every: int = 200  # steps; the estimate of the budget is renewed at the same time
     log_every: int = 20
     seed: int = 0
-
-
-@dataclass
-class Progress:
-    """The counters of a run: steps done, steps planned (0: not yet known), seconds so far, the budget planned for."""
-
-    step: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    minutes: float = 0.0
-    max_steps: int = 0
 
 
 S = TypeVar("S", bound=FitSettings)
@@ -119,20 +108,18 @@ def fit(
     run.mkdir(parents=True, exist_ok=True)
     _check_settings(settings, run)
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimizer = make_optimizer(model, settings)
     progress = load(run, model, averaged, optimizer)
     if progress.total and (progress.minutes, progress.max_steps) != (settings.minutes, settings.max_steps):
         plan(settings, progress)  # the budget was changed between two starts
-    _trim_log(run, progress.step)
+    trimlog(run, progress.step)
     saved = progress.step if progress.step else -1
     with _deferred_signals() as stopped:
         try:
             while progress.step < (progress.total or settings.max_steps):
                 start = time.perf_counter()
                 if preview is not None and progress.step == 0:
-                    _log(run, {"step": 0, **(preview(averaged, 0) or {})})
+                    log(run, {"step": 0, **(preview(averaged, 0) or {})})
                     start = time.perf_counter()  # the first preview is not a step
                 record = _step(model, averaged, optimizer, loss, batch, settings, progress)
                 progress.step += 1
@@ -143,10 +130,10 @@ def fit(
                     plan(settings, progress)
                 last = progress.step == (progress.total or settings.max_steps)
                 if last or progress.step % settings.log_every == 0:
-                    _log(run, {"step": progress.step, "total": progress.total, **_seconds(progress), **record})
+                    log(run, {"step": progress.step, "total": progress.total, **_seconds(progress), **record})
                 if due or last:
                     if preview is not None:
-                        _log(run, {"step": progress.step, **(preview(averaged, progress.step) or {})})
+                        log(run, {"step": progress.step, **(preview(averaged, progress.step) or {})})
                     progress.seconds += time.perf_counter() - start
                     save(run, model, averaged, optimizer, progress)
                     saved = progress.step
@@ -158,11 +145,24 @@ def fit(
     return averaged
 
 
+def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """AdamW, or Muon on the kernels with AdamW on the rest; each group keeps its own full rate in `peak`."""
+    if settings.muon > 0.0:
+        optimizer = MuonWithAdamW(model, settings.muon, settings.lr, settings.weight_decay, kernels)
+    else:
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
 def _step(model, averaged, optimizer, loss: Loss, batch: Batch, settings: FitSettings, progress: Progress) -> dict:
     draws = generator(settings.seed, progress.step)
     rate = learning_rate(settings, progress.step, progress.total or settings.max_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["peak"] * rate / settings.lr
     model.train()
     optimizer.zero_grad(set_to_none=True)
     value, numbers = loss(model, batch(progress.step, draws), draws)
@@ -182,40 +182,6 @@ def update_ema(averaged: nn.Module, model: nn.Module, decay: float) -> None:
         mean.lerp_(value, 1.0 - decay)
     for mean, value in zip(averaged.buffers(), model.buffers(), strict=True):
         mean.copy_(value)
-
-
-def save(run: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress):
-    """Write `checkpoint.safetensors` whole or not at all."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter, {})
-        tensors |= {f"adam.{key}.{name}": state[key] for key in MOMENTS if key in state}
-    path = run / "checkpoint.safetensors"
-    partial = path.with_suffix(".partial")
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-        partial,
-        metadata={"progress": json.dumps(asdict(progress))},
-    )
-    os.replace(partial, path)
-
-
-def load(run: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what `save` wrote, in place; a fresh `Progress` if there is no checkpoint."""
-    path = run / "checkpoint.safetensors"
-    if not path.exists():
-        return Progress()
-    with safe_open(path, framework="pt") as file:
-        progress = Progress(**json.loads(file.metadata()["progress"]))
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    for prefix, module in (("model.", model), ("ema.", averaged)):
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    for name, parameter in model.named_parameters():
-        state = {key: tensors[f"adam.{key}.{name}"] for key in MOMENTS if f"adam.{key}.{name}" in tensors}
-        if state:
-            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
-    return progress
 
 
 def parse_settings(settings: S, arguments: list[str]) -> tuple[S, dict[str, Path]]:
@@ -259,19 +225,6 @@ def _check_settings(settings: FitSettings, run: Path) -> None:
 
 def _seconds(progress: Progress) -> dict[str, float]:
     return {"seconds": round(progress.seconds, 2)}
-
-
-def _log(run: Path, record: dict) -> None:
-    with (run / "log.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def _trim_log(run: Path, step: int) -> None:
-    """Forget the lines after the checkpoint: those steps are taken again."""
-    path = run / "log.jsonl"
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if step and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in lines))
 
 
 @contextmanager

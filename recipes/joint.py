@@ -102,7 +102,7 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
     modalities = [Modality(name, *shape) for name, shape in codecs.shapes().items()]
     model = settings.model
     return CounterpointTransformer(
-        CounterpointTransformer.describe(modalities),
+        modalities=CounterpointTransformer.describe(modalities),  # by name: diffusers takes unnamed ones for defaults
         width=model.width,
         depth=model.depth,
         heads=model.heads,
@@ -142,7 +142,11 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     folder = RunFolder(run, average, settings.log_every, settings.checkpoint_every, settings.preview_every, preview,
                        settings.minutes)  # fmt: skip
     resume = folder.checkpoint if folder.checkpoint.is_file() else None
-    start = int(SafetensorsIO().load_checkpoint(resume)["global_step"]) if resume else 0
+    saved = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
+    start = int(saved["global_step"])
+    if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
+        transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
+        return save(transformer, codecs, encoder, run / "model")
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
     trainer = L.Trainer(
         accelerator=device.type,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from counterpoint.data.arrays import read_arrays
 from counterpoint.evaluation.judges import Judges, fit_pooling
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
@@ -52,13 +53,12 @@ class WorldClips:
     """The memory-mapped arrays of a data folder and their attributes; the last clips are for validation."""
 
     def __init__(self, folder: Path, validation: float) -> None:
-        try:
-            records = json.loads((folder / "clips.json").read_text())
-            self.arrays = {t: np.load(folder / f"{t}.npy", mmap_mode="r") for t in ("video", "audio", "sensor")}
-        except (OSError, ValueError) as error:
-            raise ClipError(f"{folder}: needs video.npy, audio.npy, sensor.npy and clips.json ({error})") from error
-        if {len(a) for a in self.arrays.values()} != {len(records)}:
-            raise ClipError(f"{folder}: video.npy, audio.npy, sensor.npy and clips.json differ in number of clips")
+        clips = read_arrays(folder)
+        self.arrays = {"video": clips.video, "audio": clips.audio, "sensor": clips.sensor}
+        records = clips.entries
+        for name, array in self.arrays.items():
+            if len(array) != len(records):
+                raise ClipError(f"{folder / name}.npy: {len(array)} clips, but clips.json has {len(records)}")
         self.attributes = [record["attributes"] for record in records]
         self.held_out = max(1, round(validation * len(records)))
         self.count = len(records) - self.held_out
@@ -74,7 +74,7 @@ class WorldClips:
         return {"video": video, "audio": audio.float().unsqueeze(1), "sensor": sensor.float()}
 
     def backgrounds(self, clips: int = 60) -> Tensor:
-        """The empty scene over each floor, `[floors, 64, 64, 3]` uint8: the median of many clips' first, middle and last frames."""
+        """The empty scene over each floor, `[floors, 64, 64, 3]` uint8: the median of many clips' frames."""
         scenes = []
         for floor in self.classes()["floor"]:
             rows = [i for i in range(self.count) if str(self.attributes[i].get("floor")) == floor][:clips]
@@ -169,7 +169,9 @@ def train(settings: JudgesSettings, data: Path, run: Path) -> Path:
     )
     scores = validate(averaged, clips)  # pyright: ignore
     averaged.save(run / "judges")  # pyright: ignore
-    (run / "judges" / "scores.json").write_text(json.dumps({"validation": scores, "clips": clips.count}, indent=1) + "\n")
+    (run / "judges" / "scores.json").write_text(
+        json.dumps({"validation": scores, "clips": clips.count}, indent=1) + "\n"
+    )
     return run / "judges"
 
 

@@ -29,13 +29,14 @@ class Settings(FitSettings):
 
     minutes: float = 20.0
     batch: int = 4  # windows a step
-    lr: float = 2e-3
+    lr: float = 2e-3  # of AdamW, on the biases
+    muon: float = 0.02  # of Muon, on the kernels: 3 dB better in the moving region than AdamW after 100 s of one core
     checkpoint_every: int = 250
-    widths: tuple[int, int, int] = (48, 96, 192)
+    widths: tuple[int, int, int] = (32, 64, 128)
     layers: tuple[int, int, int] = (0, 1, 1)
     decoder_layers: tuple[int, int, int] = (0, 1, 1)
     channels: int = 64
-    frames: int = 24  # of a window, drawn anywhere in a clip
+    frames: int = 8  # of a window, drawn where something moves
     moving_weight: float = 10.0  # of a pixel that moves, against 1 for the background
     squared: float = 2.0  # weight of the squared error beside the absolute one
     kl: float = 1e-4
@@ -61,7 +62,8 @@ def load_videos(data: Path, settings: Settings) -> np.ndarray:
         raise ClipError(f"{path}: missing; it holds the clips as uint8 [N, frames, height, width, 3]")
     videos = np.load(path, mmap_mode="r")
     if videos.dtype != np.uint8 or videos.ndim != 5 or len(videos) <= settings.held_out:
-        raise ClipError(f"{path}: {videos.dtype} {list(videos.shape)}; expected uint8 [N > {settings.held_out}, F, H, W, 3]")
+        found, least = f"{videos.dtype} {list(videos.shape)}", settings.held_out
+        raise ClipError(f"{path}: {found}, expected uint8 [N > {least}, frames, height, width, 3]")
     if videos.shape[1] < settings.frames:
         raise ClipError(f"{path}: clips of {videos.shape[1]} frames are shorter than frames={settings.frames}")
     return videos
@@ -75,15 +77,22 @@ def to_tensor(frames: np.ndarray) -> Tensor:
 def window_batch(videos: np.ndarray, settings: Settings, step: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Random windows [B, 3, frames, H, W] and the weight of each of their pixels [B, 1, frames, H, W]."""
     rows = batch_indices(len(videos) - settings.held_out, settings.batch, step, settings.seed)
-    starts = torch.randint(videos.shape[1] - settings.frames + 1, (settings.batch,), generator=draws)
     windows, weights = [], []
-    for row, start in zip(rows, starts.tolist(), strict=True):
+    for row in rows:
+        start = int(torch.multinomial(window_motion(videos[row], settings.frames), 1, generator=draws))
         window = to_tensor(videos[row, start : start + settings.frames])
         background = to_tensor(np.median(videos[row, ::4], axis=0)[None])  # [3, 1, H, W]
         moving = (window - background).abs().amax(dim=0, keepdim=True) > 0.1  # [1, frames, H, W]
         windows.append(window)
         weights.append(1.0 + (settings.moving_weight - 1.0) * moving.float())
     return torch.stack(windows), torch.stack(weights)
+
+
+def window_motion(video: np.ndarray, frames: int) -> Tensor:
+    """How much moves in each window of a clip uint8 [F, H, W, 3], never quite nothing: [F − frames + 1]."""
+    change = np.abs(np.diff(video[:, ::4, ::4].astype(np.int16), axis=0)).sum((1, 2, 3)).astype(np.float64)
+    motion = np.convolve(change, np.ones(frames - 1), "valid")
+    return torch.from_numpy(motion + 0.05 * motion.max() + 1e-6)
 
 
 def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Generator, settings: Settings):
@@ -133,8 +142,8 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         run,
         lambda model, step: evaluate(model, held_out, run / "preview.png"),
     )
-    rows = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)[: settings.statistics_clips]
-    averaged.fit_statistics([to_tensor(videos[row])[None] for row in sorted(rows)])
+    order = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)
+    averaged.fit_statistics([to_tensor(videos[row])[None] for row in order[: settings.statistics_clips]])
     averaged.save_pretrained(run / "video_codec", dtype=torch.float16)
     return run / "video_codec"
 

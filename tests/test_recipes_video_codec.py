@@ -1,0 +1,105 @@
+"""The video codec's recipe: a tiny run from start to saved codec, exact resume, bad data refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from counterpoint.modalities.clip import ClipError
+from counterpoint.modalities.video import VideoCodec
+from counterpoint.recipes import video_codec
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A bright disc that falls before a dark wall: uint8 [6, 12, 64, 64, 3]."""
+    folder = tmp_path_factory.mktemp("data")
+    y, x = np.mgrid[:64, :64]
+    clips = np.full((6, 12, 64, 64, 3), 40, np.uint8)
+    for n, f in np.ndindex(6, 12):
+        clips[n, f][(x - 10 - 8 * n) ** 2 + (y - 8 - 4 * f) ** 2 < 36] = (220, 120, 40 * n)
+    np.save(folder / "video.npy", clips)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings(**changes) -> video_codec.Settings:
+    return replace(video_codec.tiny(), dtype="float32", **changes)
+
+
+def test_training_lowers_the_loss_and_saves_a_codec(data, tmp_path):
+    chosen = settings(max_steps=30, lr=3e-3, log_every=1)
+    folder = video_codec.train(chosen, data, tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in log if "loss" in record]
+    scores = [record["psnr"] for record in log if "psnr" in record]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert scores[-1] > scores[0] + 3
+    assert (tmp_path / "preview.png").stat().st_size > 1000
+    codec = VideoCodec.from_pretrained(folder)
+    clips = torch.cat([video_codec.to_tensor(clip)[None] for clip in np.load(data / "video.npy")[:4]])
+    latents = codec.encode(clips).flatten(0, 2)
+    assert latents.std(0).sub(1).abs().max() < 0.1
+
+
+def test_a_stopped_run_goes_on_exactly(data, tmp_path, monkeypatch):
+    video_codec.train(settings(), data, tmp_path / "whole")
+    window_batch = video_codec.window_batch
+
+    def stop_at_two(videos, chosen, step, draws):
+        if step == 2:
+            raise KeyboardInterrupt
+        return window_batch(videos, chosen, step, draws)
+
+    monkeypatch.setattr(video_codec, "window_batch", stop_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        video_codec.train(settings(), data, tmp_path / "halves")
+    monkeypatch.setattr(video_codec, "window_batch", window_batch)
+    video_codec.train(settings(), data, tmp_path / "halves")
+    for name in ("checkpoint.safetensors", "video_codec/diffusion_pytorch_model.safetensors"):
+        whole, halves = (load_file(tmp_path / run / name) for run in ("whole", "halves"))
+        assert whole.keys() == halves.keys()
+        for key, tensor in whole.items():
+            assert torch.equal(tensor, halves[key]), key
+
+
+def test_windows_weigh_what_moves(data):
+    chosen = settings(moving_weight=7.0)
+    videos = video_codec.load_videos(data, chosen)
+    window, weight = video_codec.window_batch(videos, chosen, 0, torch.Generator().manual_seed(0))
+    assert window.shape == (2, 3, 8, 64, 64)
+    assert weight.shape == (2, 1, 8, 64, 64)
+    assert set(weight.unique().tolist()) == {1.0, 7.0}
+    bright = window.amax(dim=1, keepdim=True) > 0.5
+    assert torch.equal(weight == 7.0, bright)
+
+
+def test_held_out_clips_are_never_drawn(data):
+    chosen = settings(held_out=3)
+    videos = np.load(data / "video.npy")
+    videos[3:] = 255
+    for step in range(10):
+        window, _ = video_codec.window_batch(videos, chosen, step, torch.Generator().manual_seed(step))
+        assert window.amin(dim=(1, 2, 3, 4)).max() < 0
+
+
+def test_bad_data_is_refused_by_name(data, tmp_path):
+    with pytest.raises(ClipError, match=r"video\.npy: missing"):
+        video_codec.load_videos(tmp_path, settings())
+    with pytest.raises(ClipError, match="N > 6"):
+        video_codec.load_videos(data, settings(held_out=6))
+    with pytest.raises(ClipError, match="shorter than frames=16"):
+        video_codec.load_videos(data, settings(frames=16))
+    np.save(tmp_path / "video.npy", np.zeros((4, 8, 64, 64, 3), np.float32))
+    with pytest.raises(ClipError, match="expected uint8"):
+        video_codec.load_videos(tmp_path, settings())
