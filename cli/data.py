@@ -1,13 +1,17 @@
-"""`counterpoint data physics OUT`: training clips from the physics world, as arrays."""
+"""`counterpoint data physics|folder OUT`: training clips as arrays, from the physics world or your own recordings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from counterpoint.recipes.settings import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from counterpoint.modalities.clip import Clip
 
 app = typer.Typer(help="Make training data.")
 
@@ -28,30 +32,58 @@ def physics(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the work.")] = 2,
 ) -> None:
     """Bodies that fall, roll and collide: video, sound, sensors, contact times and captions."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(17, "is there already; name a new folder", str(out))
-    from rich.console import Console
-    from rich.progress import track
-
-    from counterpoint.data.arrays import write_arrays
+    _check_new(out)
     from counterpoint.data.physics import generate
     from counterpoint.data.physics_scene import SPLITS
 
     if split not in SPLITS:
         raise SettingsError(f"--split: unknown split '{split}'{nearest(split, SPLITS)}")
+    _write(out, generate(range(seed, seed + clips), split, workers), clips)
+
+
+@app.command("folder")
+def folder(
+    recordings: Annotated[
+        Path, typer.Argument(metavar="RECORDINGS", help="A folder with .mp4, .wav and .csv files side by side.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+) -> None:
+    """Your own recordings, cut into clips of 2.56 s at 25 fps, 64×64 pixels, 16 kHz and 100 Hz (docs/training.md)."""
+    _check_new(out)
+    from counterpoint.data.folder import FolderClips
+    from counterpoint.modalities.clip import Clock
+
+    clips = FolderClips(recordings, Clock())
+    _write(out, clips, len(clips))
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(17, "is there already; name a new folder", str(out))
+
+
+def _write(out: Path, clips: Iterable[Clip], count: int) -> None:
+    """Write `count` clips under a progress bar and print the folder; an interrupted run leaves nothing."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from counterpoint.data.arrays import write_arrays
+
     console = Console(stderr=True)
-    made = generate(range(seed, seed + clips), split, workers)
     try:
-        write_arrays(out, track(made, str(out), clips, console=console, disable=not console.is_terminal), clips)
+        write_arrays(out, track(clips, str(out), count, console=console, disable=not console.is_terminal), count)
     except BaseException:
         _remove_parts(out)
         raise
     print(out)
 
 
-def _remove_parts(folder: Path) -> None:
-    """Take away what an interrupted run left."""
-    for part in folder.glob("*.part"):
-        part.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_parts(out: Path) -> None:
+    """Take away what an interrupted run left in a folder that it began with nothing in it."""
+    if (out / "clips.json").exists():
+        return
+    for name in ("video.npy", "audio.npy", "sensor.npy", "sensors.json", "clips.json"):
+        for part in (out / name, out / f"{name}.part"):
+            part.unlink(missing_ok=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()

@@ -68,7 +68,8 @@ def simulate(scene: Scene) -> Clip:
 
     Returns:
         audio `[1, 40960]` at 16 kHz, video `[64, 64, 64, 3]` at 25 fps, sensor accelerometer `[3, 256]` m/s²,
-        gyroscope `[3, 256]` rad/s and force `[1, 256]` N at 100 Hz; metadata: captions, prompt, attributes, seed, split.
+        gyroscope `[3, 256]` rad/s and force `[1, 256]` N at 100 Hz;
+        metadata: captions, prompt, attributes, seed, split.
 
     Raises:
         RuntimeError: no attempt kept the objects in the picture and let them meet; `generate` then draws another scene.
@@ -77,7 +78,9 @@ def simulate(scene: Scene) -> Clip:
     with _one_thread():
         video = render(scene, motion)
     sensors = {
-        name: Track(values, SENSOR_RATE, names=SENSOR_CHANNELS[name][0], units=(SENSOR_CHANNELS[name][1],) * len(values))
+        name: Track(
+            values, SENSOR_RATE, names=SENSOR_CHANNELS[name][0], units=(SENSOR_CHANNELS[name][1],) * len(values)
+        )
         for name, values in read_sensors(motion).items()
     }
     captions = write_captions(scene, _bounces(scene, motion, impacts), len(layout.strikes))
@@ -137,7 +140,7 @@ def _true(scene: Scene, layout: Layout, impacts: list[Impact], events: tuple[flo
     if events[0] > 1.6:
         return False
     if scene.action == "collide":
-        return any(impact.pair == (0, 1) and impact.speed > 0.8 for impact in impacts)
+        return any(impact.pair == (0, 1) and impact.speed >= impact.audible for impact in impacts)
     if scene.action == "struck":
         hits = [impact.time for impact in impacts if impact.pair[0] == "mallet" and impact.speed > 0.8]
         return all(any(abs(hit - strike) < 0.2 for hit in hits) for strike in layout.strikes)

@@ -1,4 +1,4 @@
-"""Captions of a scene in several wordings. They state only what the clip shows: an object "bounces" if it was seen to."""
+"""Captions of a scene in several wordings. They state only what the clip shows: "bounces" is said if it was seen."""
 
 from __future__ import annotations
 

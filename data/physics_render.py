@@ -323,5 +323,3 @@ def _floor_colour(floor: str, ground: Tensor) -> Tensor:
         row = (y / 0.3).floor()
         share = (((y % 0.3) < 0.03) | (((x + 0.13 * row) % 0.36) < 0.03)).float() + 0.12 * torch.sin(x * 50 + y * 31)
     return light + (dark - light) * share.clamp(-0.3, 1)
-
-

@@ -85,7 +85,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Layout:
-    """Numbers drawn for a scene: seconds held before release (negative: under way), objects, and the mallet's strike times."""
+    """Numbers drawn for a scene: seconds held before release (negative: under way), objects, the mallet's strikes."""
 
     hold: float
     placements: tuple[Placement, ...]
@@ -229,7 +229,7 @@ def _collide(scene: Scene, rng: np.random.Generator, pace: float) -> Layout:
 
 def _pair(scene: Scene, rng: np.random.Generator, pace: float) -> Layout:
     side = float(rng.choice([-1, 1]))
-    heights = np.sort(rng.uniform(0.0, 0.22, 2) + [0.12, 0.42])[:: int(rng.choice([-1, 1]))]
+    heights = np.sort(rng.uniform(0.0, 0.22, 2) + np.array([0.12, 0.42]))[:: int(rng.choice([-1, 1]))]
     rise, placements = _rise(scene, 0.0), []
     for k, height in enumerate(heights):
         yaw, tilt, roll = _turn(scene, rng)

@@ -1,8 +1,8 @@
 """What is read from a motion at 100 Hz, and when its impacts begin.
 
 An event is an impact that can be perceived in video, sound and sensors: it changes the speed of the lighter body by
-at least `EVENT_SPEED`. Impacts that follow another within `DEBOUNCE` seconds (the corners of a block that lands)
-belong to the same event, which begins with the first of them.
+at least `EVENT_SPEED` (`COLLISION_SPEED` between two objects). Impacts that follow another within `DEBOUNCE` seconds
+(the corners of a block that lands) belong to the same event, which begins with the first of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .physics_scene import Scene
 from .physics_simulation import GRAVITY, MALLET_MASS, STEP, Motion, mass_of
 
 SENSOR_RATE = 100
-EVENT_SPEED = 0.7  # m/s
+EVENT_SPEED, COLLISION_SPEED = 0.7, 0.5  # m/s; between two objects, where nothing else happens, a little is enough
 IMPACT_SPEED = 0.06  # m/s: slower impacts make no sound
 DEBOUNCE = 0.07  # seconds
 ACCELEROMETER_RANGE = 16 * GRAVITY  # ± m/s²
@@ -33,6 +33,11 @@ class Impact:
     speed: float
     place: np.ndarray
     step: int
+
+    @property
+    def audible(self) -> float:
+        """The change of speed (m/s) from which such an impact is an event."""
+        return EVENT_SPEED if isinstance(self.pair[0], str) else COLLISION_SPEED
 
 
 def find_impacts(scene: Scene, motion: Motion) -> list[Impact]:
@@ -60,7 +65,7 @@ def find_events(impacts: list[Impact]) -> tuple[float, ...]:
     events: list[float] = []
     last = -1.0
     for impact in impacts:
-        if impact.speed < EVENT_SPEED:
+        if impact.speed < impact.audible:
             continue
         if impact.time - last > DEBOUNCE:
             events.append(impact.time)
@@ -75,18 +80,22 @@ def read_sensors(motion: Motion) -> dict[str, np.ndarray]:
         "gyroscope": (motion.gyroscope, -GYROSCOPE_RANGE, GYROSCOPE_RANGE),
         "force": (motion.plate[:, None], 0.0, PLATE_RANGE),
     }
-    return {name: np.clip(_sample(values), low, high).astype(np.float32) for name, (values, low, high) in ranges.items()}
+    return {
+        name: np.clip(_sample(values), low, high).astype(np.float32) for name, (values, low, high) in ranges.items()
+    }
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
     """`[steps, channels]` → `[channels, N]`: a Hann low pass of 20 ms without delay, then every 10 ms."""
     kernel = np.hanning(43)[1:-1]
     kernel /= kernel.sum()
-    padded = np.pad(values, ((20, 20), (0, 0)), mode="edge")
+    padded = np.pad(values, ((20, 20), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 41, axis=0)[:: round(1 / STEP / SENSOR_RATE)]
     return (windows * kernel).sum(-1).T
 
 
 def _lighter(scene: Scene, pair: tuple[str | int, int]) -> float:
-    first = {"floor": np.inf, "mallet": MALLET_MASS}.get(pair[0]) if isinstance(pair[0], str) else mass_of(scene, pair[0])
+    first = (
+        {"floor": np.inf, "mallet": MALLET_MASS}.get(pair[0]) if isinstance(pair[0], str) else mass_of(scene, pair[0])
+    )
     return min(float(first or 0.0), mass_of(scene, pair[1]))

@@ -14,7 +14,7 @@ from scipy.fft import irfft, rfft
 from scipy.signal import lfilter
 
 from .physics_scene import SCALE, Scene, half_extents, rng_of
-from .physics_sensors import EVENT_SPEED, Impact
+from .physics_sensors import Impact
 from .physics_simulation import GRAVITY, SECONDS, STEP, Motion, mass_of
 
 AUDIO_RATE = 16_000
@@ -119,7 +119,7 @@ def _floor_modes(floor: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _strength(hit: Impact) -> float:
     """Loudness from the change of speed: fixed gain; impacts too weak to be events fade away quickly."""
-    return (hit.speed / LOUD_SPEED) ** 0.7 * min(1.0, hit.speed / EVENT_SPEED) ** 1.5
+    return (hit.speed / LOUD_SPEED) ** 0.7 * min(1.0, hit.speed / hit.audible) ** 1.5
 
 
 def _contact_time(scene: Scene, hit: Impact) -> float:

@@ -115,7 +115,7 @@ class CounterpointPipeline(DiffusionPipeline):
         Args:
             model: a shipped name such as `"joint"`, or a folder.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-            dtype: `auto`, `float32`, `bfloat16` or `float16`, of the network.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`, of the network and the video codec.
 
         Raises:
             ClipError: no such model, an unknown device or dtype, or a part of the model missing.
@@ -128,7 +128,7 @@ class CounterpointPipeline(DiffusionPipeline):
         transformer = CounterpointTransformer.from_pretrained(
             str(folder / "transformer"), torch_dtype=kind, low_cpu_mem_usage=False
         )
-        codecs = Codecs.from_pretrained(folder / "codecs", dtype=torch.float32 if where.type == "cpu" else kind)
+        codecs = Codecs.from_pretrained(folder / "codecs", dtype=kind)
         encoder = TextEncoder(index["text_encoder"], index["text_length"])
         return cls(transformer, codecs, encoder, index["defaults"], str(model)).to(where)
 

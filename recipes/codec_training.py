@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from counterpoint.diffusion.optimizer import MuonWithAdamW, kernels
 from counterpoint.modalities.clip import ClipError
-from counterpoint.recipes.run_folder import Progress, load, log, save
+from counterpoint.recipes.run_folder import Progress, load, log, save, trim_log
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 FREE = ("minutes", "max_steps", "checkpoint_every", "log_every")  # may change between two starts of one run
 
 
@@ -112,7 +111,7 @@ def fit(
     progress = load(run, model, averaged, optimizer)
     if progress.total and (progress.minutes, progress.max_steps) != (settings.minutes, settings.max_steps):
         plan(settings, progress)  # the budget was changed between two starts
-    trimlog(run, progress.step)
+    trim_log(run, progress.step)
     saved = progress.step if progress.step else -1
     with _deferred_signals() as stopped:
         try:

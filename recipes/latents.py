@@ -11,22 +11,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from counterpoint.data.arrays import SENSORS, ClipArrays, read_arrays
+from counterpoint.data.arrays import ClipArrays, read_arrays
 from counterpoint.modalities.codecs import Codecs, from_frames
 from counterpoint.modalities.text import TextEncoder
 
 
 def clip_tensors(data: ClipArrays, start: int, stop: int) -> dict[str, Tensor]:
-    """Clips `start … stop − 1` as tensors: video `[B, 3, F, H, W]`, audio `[B, 1, N]`, each sensor `[B, K, n]`."""
-    tensors = {
-        "video": from_frames(data.video[start:stop]),
-        "audio": torch.from_numpy(data.audio[start:stop].astype("float32"))[:, None],
-    }
-    row = 0
-    for name, (channels, _) in SENSORS.items():
-        tensors[name] = torch.from_numpy(data.sensor[start:stop, row : row + len(channels)].copy())
-        row += len(channels)
-    return tensors
+    """Clips `start … stop − 1` as tensors: video `[B, 3, F, H, W]`, audio `[B, 1, N]`, each sensor `[B, K, n]`.
+
+    Only of the tracks that the data set has; sensors are NaN where nothing was measured.
+    """
+    tensors = {}
+    if data.video is not None:
+        tensors["video"] = from_frames(data.video[start:stop])
+    if data.audio is not None:
+        tensors["audio"] = torch.from_numpy(data.audio[start:stop].astype("float32"))[:, None]
+    sensors = data.sensor_values(start, stop)
+    return {**tensors, **{name: torch.from_numpy(values) for name, values in sensors.items()}}
 
 
 def cache_latents(

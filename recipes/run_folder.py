@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+from counterpoint.diffusion.optimizer import MuonWithAdamW
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 @dataclass
@@ -27,7 +30,9 @@ class Progress:
     max_steps: int = 0
 
 
-def save(run: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress):
+def save(
+    run: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Write `checkpoint.safetensors` whole or not at all."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in averaged.state_dict().items()}

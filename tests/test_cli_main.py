@@ -22,6 +22,7 @@ FLAGS = {
     "train": {"recipe", "settings", "--dry-run"},
     "evaluate": {"model", "--json", "--prompts", "--seed", "--data", "--overwrite", "--force"},
     "data": set(),
+    "data folder": {"recordings", "out"},
     "data physics": {"out", "--clips", "--split", "--seed", "--workers"},
 }
 

@@ -50,8 +50,8 @@ def run(cache: Path, folder: Path, steps: int, stop_at: int | None = None) -> di
     resume = callback.checkpoint if callback.checkpoint.is_file() else None
     start = SafetensorsIO().load_checkpoint(resume)["global_step"] if resume else 0
     trainer = L.Trainer(
-        accelerator="cpu", max_steps=stop_at or steps, max_epochs=-1, gradient_clip_val=1.0, callbacks=[callback, average],
-        plugins=[SafetensorsIO()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        accelerator="cpu", max_steps=stop_at or steps, max_epochs=-1, gradient_clip_val=1.0,
+        callbacks=[callback, average], plugins=[SafetensorsIO()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, loader(LatentClips(cache), 4, 3, steps, start), ckpt_path=resume, weights_only=False)
@@ -114,5 +114,5 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 
 def test_missing_cache_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClipError, match="latents.safetensors: no such file"):
+    with pytest.raises(ClipError, match=r"latents\.safetensors: no such file"):
         LatentClips(tmp_path)

@@ -114,11 +114,51 @@ def test_they_are_frozen(codecs: Codecs) -> None:
 
 
 @pytest.mark.parametrize("name", ["video_codec", "audio_codec", "vocoder", "sensor_codec"])
-def test_a_missing_codec_is_named(tiny_model: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_codec_is_named(tiny_model: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(tiny_model / "codecs", tmp_path / "codecs")
-    shutil.rmtree(tmp_path / "codecs" / name)
+    (tmp_path / "codecs" / name / "config.json").unlink()
     with pytest.raises(ClipError, match=f"{name}: no codec there"):
         Codecs.from_pretrained(tmp_path / "codecs")
+    if name in ("audio_codec", "vocoder"):  # neither is of use alone
+        shutil.rmtree(tmp_path / "codecs" / name)
+        with pytest.raises(ClipError, match=f"{name}: no codec there"):
+            Codecs.from_pretrained(tmp_path / "codecs")
+    with pytest.raises(ClipError, match="video_codec: no codec there"):
+        Codecs.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("group", "folders"), [
+    ("video", ["video_codec"]), ("audio", ["audio_codec", "vocoder"]), ("sensor", ["sensor_codec"]),
+])  # fmt: skip
+def test_codecs_that_a_model_lacks(
+    codecs: Codecs, tiny_model: Path, tmp_path: Path, group: str, folders: list[str]
+) -> None:
+    for folder in folders:
+        shutil.copytree(tiny_model / "codecs" / folder, tmp_path / "one" / folder)
+    one = Codecs.from_pretrained(tmp_path / "one")
+    names = codecs.names([group])
+    assert one.shapes() == {name: codecs.shapes()[name] for name in names}
+    assert one.names(GROUPS) == names
+    given = tensors(2)
+    latents = one.encode({name: given[name] for name in names})
+    whole = codecs.encode(given)
+    assert all(torch.equal(latents[name], whole[name]) for name in names)
+    assert list(one.decode(latents)[0].tracks) == list(names)
+    one.save_pretrained(tmp_path / "again")
+    assert sorted(p.name for p in (tmp_path / "again").iterdir()) == folders
+    absent = next(name for name in whole if name not in names)
+    with pytest.raises(ClipError, match=f"{absent}: this model has no codec"):
+        one.encode({absent: given[absent]})
+    other = next(name for name in GROUPS if name != group)
+    with pytest.raises(ClipError, match=f"tracks: {other}; this model has {group} only"):
+        one.names([other])
+
+
+def test_codecs_that_cannot_be(codecs: Codecs) -> None:
+    with pytest.raises(ClipError, match="none given"):
+        Codecs(None, None, None, None)
+    with pytest.raises(ClipError, match="no vocoder"):
+        Codecs(None, codecs.audio, None, None)
 
 
 def test_folders_in_fp16_give_nearly_the_same_clip(codecs: Codecs, tmp_path: Path) -> None:

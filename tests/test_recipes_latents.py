@@ -52,6 +52,20 @@ def test_clip_tensors(data: ClipArrays, recwarn: pytest.WarningsRecorder) -> Non
     assert not [w for w in recwarn if "writable" in str(w.message)]
 
 
+def test_clip_tensors_of_other_tracks(codecs: Codecs, tmp_path: Path) -> None:
+    """Only what is there; what was not measured is NaN, and the sensor's usual value as a latent."""
+    mask = np.ones((1, 32), bool)
+    mask[:, :16] = False
+    force = Track(np.ones((1, 32), np.float32), 100.0, mask=mask)
+    data = write_arrays(tmp_path, [Clip(sensor={"force": force})], 1)
+    tensors = clip_tensors(data, 0, 1)
+    assert list(tensors) == ["force"]
+    assert tensors["force"].isnan()[0].tolist() == (~mask).tolist()
+    latents = codecs.encode(tensors)["force"]
+    assert latents.isfinite().all()
+    assert latents[0, 0].abs().max() == 0 < latents[0, 1].abs().min()
+
+
 def test_the_cache_holds_what_the_codecs_say(data: ClipArrays, codecs: Codecs, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     encoder = TextEncoder(length=8)

@@ -1,0 +1,69 @@
+"""Train all codecs of a data set: settings → video VAE → audio VAE → vocoder → sensor scaling → one folder.
+
+    counterpoint train codecs data=DATA run=runs/codecs
+
+Each part has a recipe of its own (`video_codec`, `audio_codec`, `vocoder`) and a run folder in this one. The result,
+`RUN/codecs`, is what the joint recipe takes as `codecs=`. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from counterpoint.data.arrays import SENSORS, read_arrays
+from counterpoint.modalities.sensor import SensorPatches
+from counterpoint.recipes import audio_codec, video_codec, vocoder
+
+STATISTICS = 2000  # clips on which the sensors' scaling is fitted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of the three trained parts."""
+
+    video: video_codec.Settings = field(default_factory=video_codec.small)
+    audio: audio_codec.AudioCodecSettings = field(default_factory=audio_codec.small)
+    vocoder: vocoder.VocoderSettings = field(default_factory=vocoder.small)
+
+
+def tiny() -> Settings:
+    """For tests: seconds."""
+    return Settings(video_codec.tiny(), audio_codec.tiny(), vocoder.tiny())
+
+
+def small() -> Settings:
+    """What ships."""
+    return Settings()
+
+
+def train(settings: Settings, data: Path, run: Path) -> Path:
+    """Trains what the data set has tracks for; returns the folder with the codecs."""
+    clips = read_arrays(data)
+    out = run / "codecs"
+    if clips.video is not None:
+        _place(video_codec.train(settings.video, data, run / "video_codec"), out / "video_codec")
+    if clips.audio is not None:
+        _place(audio_codec.train(settings.audio, data, run / "audio_codec"), out / "audio_codec")
+        _place(vocoder.train(settings.vocoder, data, run / "vocoder"), out / "vocoder")
+    if clips.sensor is not None:
+        fit_sensors(data).save_pretrained(out / "sensor_codec")
+    return out
+
+
+def fit_sensors(data: Path) -> SensorPatches:
+    """The scaling of every sensor channel, fitted on the first clips of a data set."""
+    clips = read_arrays(data)
+    values, row = {}, 0
+    for name, (channels, _) in SENSORS.items():
+        values[name] = np.array(clips.sensor[:STATISTICS, row : row + len(channels)])
+        row += len(channels)
+    names = {name: channels for name, (channels, _) in SENSORS.items()}
+    return SensorPatches.fit(names, {name: unit for name, (_, unit) in SENSORS.items()}, values)
+
+
+def _place(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
