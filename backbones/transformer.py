@@ -53,6 +53,15 @@ class Layout:
     tokens: tuple[int, ...]
     groups: tuple[str, ...]
 
+    def spread(self, cells: Tensor) -> Tensor:
+        """What belongs to cells, `[…, M, D]`, given to each of their tokens: `[…, S, D]`.
+
+        A concatenation of expanded views: its gradient is a sum, where that of an index is a slow scatter on CPUs.
+        """
+        shape = cells.shape[:-2]
+        parts = [cells[..., i, None, :].expand(*shape, n, cells.shape[-1]) for i, n in enumerate(self.tokens)]
+        return torch.cat(parts, dim=-2)
+
     @property
     def runs(self) -> list[tuple[str, int]]:
         """Neighbouring modalities of one group merged: (group, tokens) in order."""
@@ -106,10 +115,11 @@ class CounterpointBlock(nn.Module):
         layout: Layout,
         isolate: bool = False,
     ) -> Tensor:
-        """`hidden_states [B, N, D]`, text `[B, L, text_width]`, `modulation [B, T, S, 9, D]` → `[B, N, D]`."""
-        slots, tokens = modulation.shape[1], modulation.shape[2]
+        """`hidden_states [B, N, D]`, text `[B, L, text_width]`, `modulation [9, B, T, M, D]` → `[B, N, D]`."""
+        slots, tokens = modulation.shape[2], sum(layout.tokens)
         x = hidden_states.unflatten(1, (slots, tokens))  # [B, T, S, D]
-        mod = (modulation + self.table.to(modulation.dtype)).unbind(dim=-2)  # 9 of [B, T, S, D]
+        own = modulation + self.table.to(modulation.dtype)[:, None, None, None]  # [9, B, T, M, D]
+        mod = layout.spread(own).unbind(dim=0)  # 9 of [B, T, S, D]
         x = x + mod[2] * self._space(self._modulate(x, mod[0], mod[1]), layout, isolate)
         x = x + mod[5] * self._time(self._modulate(x, mod[3], mod[4]), rotary)
         text = self.text_attn(self.text_norm(x).flatten(1, 2), encoder_hidden_states)  # [B, N, D]
@@ -241,9 +251,8 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         slots, tokens = x.shape[1], x.shape[2]
         levels = torch.stack([sigma[n] for n in layout.names], dim=-1)  # [B, T, M]
         embedded = self.time_embedder(timestep_features(levels, 256).to(dtype))  # [B, T, M, D]
-        counts = torch.tensor(layout.tokens, device=x.device)
         modulation = self.modulation(embedded).unflatten(-1, (CounterpointBlock.MODULATIONS, -1))  # [B, T, M, 9, D]
-        modulation = modulation.repeat_interleave(counts, dim=2, output_size=tokens)  # [B, T, S, 9, D]
+        modulation = modulation.movedim(-2, 0).contiguous()  # [9, B, T, M, D]
         context = self.encode_text(text.to(dtype), text_mask)  # [B, L, D]
         seconds = torch.arange(slots, device=x.device) * self.config.slot_seconds
         head_dim = self.config.width // self.config.heads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,17 @@ def make_clips(
                 tracks=job.tracks or TRACKS,
                 progress=lambda step, total, task=task: bar.update(task, completed=step, total=total),
             )
-            files += _save(clip, path, job.tracks or TRACKS, overwrite)
+            files += _save(with_events(clip), path, job.tracks or TRACKS, overwrite)
     return files
+
+
+def with_events(clip: Any) -> Any:
+    """The clip with the contacts that can be heard in it, or else felt, or else seen."""
+    from counterpoint.evaluation.events import clip_events
+
+    found = clip_events(clip)
+    times = next((found[track] for track in ("audio", "sensor", "video") if track in found), ())
+    return replace(clip, events=tuple(round(float(time), 4) for time in times))
 
 
 def _save(clip: Any, path: Path, tracks: Sequence[str], overwrite: bool) -> list[Path]:

@@ -128,9 +128,10 @@ def write_arrays(folder: Path | str, clips: Iterable[Clip], count: int) -> ClipA
         if index == count:
             raise ClipError(f"{folder}: more clips came than the {count} that were announced")
         where = _where(clip, index)
-        description, values = _describe(clip, where), _values(clip)
+        description = _describe(clip, where)
         first = first or description
         _compare(description, first, where)
+        values = _values(clip, first["sensors"])
         if not arrays:
             for name, value in values.items():
                 path = folder / f"{name}.npy.part"
@@ -231,13 +232,14 @@ def _captions(clip: Clip, where: str) -> list[str]:
     return list(captions)
 
 
-def _values(clip: Clip) -> dict[str, np.ndarray]:
+def _values(clip: Clip, sensors: Iterable[str]) -> dict[str, np.ndarray]:
+    """A clip's row of each array, the sensors in the order given."""
     values: dict[str, np.ndarray] = {}
     if clip.video is not None:
         values["video"] = clip.video.values
     if clip.audio is not None:
         values["audio"] = clip.audio.values[0].astype(np.float16)
-    sensor = [track for name, track in clip.tracks.items() if name not in GROUPS]
+    sensor = [clip.sensor[name] for name in sensors]
     if sensor:
         known = [t.values if t.mask is None else np.where(t.mask, t.values, np.nan) for t in sensor]
         values["sensor"] = np.concatenate(known).astype(np.float32)

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -117,9 +118,10 @@ class RunFolder(Callback):
         return self.folder / "checkpoint.safetensors"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.start = self.last = time.monotonic()
+        self._trim_log(trainer.global_step)
         if trainer.global_step == 0:
             self._preview(0)
+        self.start = self.last = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         step = trainer.global_step
@@ -143,8 +145,15 @@ class RunFolder(Callback):
         trainer.save_checkpoint(self.checkpoint)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.global_step > 0:
             trainer.save_checkpoint(self.checkpoint)
+
+    def _trim_log(self, step: int) -> None:
+        """Forgets the lines after the checkpoint: those steps are taken again."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            path.write_text("".join(line + "\n" for line in kept))
 
     def _preview(self, step: int) -> None:
         if self.preview is not None:

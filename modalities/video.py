@@ -139,7 +139,8 @@ class VideoCodec(nn.Module):
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write `config.json` and `diffusion_pytorch_model.safetensors` (diffusers' layout), in `dtype` if given."""
-        vae = self.vae if dtype is None else copy.deepcopy(self.vae).to(dtype)
+        vae = copy.deepcopy(self.vae)
+        nn.Module.to(vae, dtype=dtype or self.vae.dtype)
         vae.save_pretrained(folder)
 
     @classmethod
