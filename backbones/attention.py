@@ -6,7 +6,7 @@ Legend: `B` batch, `N` sequence, `L` context, `D` width, `H` heads, `E = D / H`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
@@ -77,13 +77,15 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.Linear(width, width, bias=False)
         self.norm_q = nn.LayerNorm(width // heads, bias=False)
         self.norm_k = nn.LayerNorm(width // heads, bias=False)
-        self.set_processor(self._default_processor_cls())
+        processor: Any = self._default_processor_cls()
+        self.set_processor(processor)
 
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, rotary: Rotary | None = None
     ) -> Tensor:
         """`[B, N, D]` attends to itself, or to `encoder_hidden_states [B, L, context_width]`."""
-        return self.processor(self, hidden_states, encoder_hidden_states, rotary)
+        processor: Any = self.processor  # diffusers types it as one of its own
+        return processor(self, hidden_states, encoder_hidden_states, rotary)
 
 
 def zero_(linear: nn.Linear) -> nn.Linear:

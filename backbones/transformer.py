@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
@@ -246,7 +246,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
             isolate: cross-modal attention off (every modality hears only itself and the text).
         """
         layout = self.layout(latents)
-        dtype = self.proj_in[layout.names[0]].weight.dtype
+        dtype = self.dtype
         x = torch.cat([self.proj_in[n](latents[n].to(dtype)) + self.token_embedding[n] for n in layout.names], dim=2)
         slots, tokens = x.shape[1], x.shape[2]
         levels = torch.stack([sigma[n] for n in layout.names], dim=-1)  # [B, T, M]
@@ -254,14 +254,15 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         modulation = self.modulation(embedded).unflatten(-1, (CounterpointBlock.MODULATIONS, -1))  # [B, T, M, 9, D]
         modulation = modulation.movedim(-2, 0).contiguous()  # [9, B, T, M, D]
         context = self.encode_text(text.to(dtype), text_mask)  # [B, L, D]
-        seconds = torch.arange(slots, device=x.device) * self.config.slot_seconds
-        head_dim = self.config.width // self.config.heads
+        seconds = torch.arange(slots, device=x.device) * self.config["slot_seconds"]
+        head_dim = self.config["width"] // self.config["heads"]
         rotary = rotary_table(seconds, head_dim, modulation.dtype)
         x = x.flatten(1, 2)  # [B, N, D]
         for block in self.transformer_blocks:
             args = (x, context, modulation, rotary, layout, isolate)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, *args)
+                checkpoint: Any = self._gradient_checkpointing_func
+                x = checkpoint(block, *args)
             else:
                 x = block(*args)
         return self._project_out(x.unflatten(1, (slots, tokens)), embedded, layout)

@@ -56,7 +56,7 @@ __all__ = [
 
 ATTEMPTS = 24
 BOUNCE_HEIGHT = 0.035  # metres: two pixels, the least that is called a bounce
-SENSOR_CHANNELS = {
+CHANNELS = {
     "accelerometer": (("x", "y", "z"), "m/s²"),
     "gyroscope": (("x", "y", "z"), "rad/s"),
     "force": (("z",), "N"),
@@ -78,9 +78,7 @@ def simulate(scene: Scene) -> Clip:
     with _one_thread():
         video = render(scene, motion)
     sensors = {
-        name: Track(
-            values, SENSOR_RATE, names=SENSOR_CHANNELS[name][0], units=(SENSOR_CHANNELS[name][1],) * len(values)
-        )
+        name: Track(values, SENSOR_RATE, names=CHANNELS[name][0], units=(CHANNELS[name][1],) * len(values))
         for name, values in read_sensors(motion).items()
     }
     captions = write_captions(scene, _bounces(scene, motion, impacts), len(layout.strikes))

@@ -95,7 +95,6 @@ def _sample(values: np.ndarray) -> np.ndarray:
 
 
 def _lighter(scene: Scene, pair: tuple[str | int, int]) -> float:
-    first = (
-        {"floor": np.inf, "mallet": MALLET_MASS}.get(pair[0]) if isinstance(pair[0], str) else mass_of(scene, pair[0])
-    )
-    return min(float(first or 0.0), mass_of(scene, pair[1]))
+    one, two = pair
+    mass = mass_of(scene, one) if isinstance(one, int) else {"floor": np.inf, "mallet": MALLET_MASS}[one]
+    return min(mass, mass_of(scene, two))

@@ -1,5 +1,8 @@
 """MuJoCo runs a layout at 2 kHz: poses, the first object's inertial sensors, and the force of every contact."""
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's names come from a compiled module without stubs)
+
 from __future__ import annotations
 
 import math
@@ -77,7 +80,7 @@ def run(scene: Scene, layout: Layout) -> Motion:
     mujoco.mj_getState(model, data, start, kind)
     held = round(layout.hold / STEP)
     control = _swing(layout)[None, :, None] if layout.strikes else None
-    states, sensors = rollout.rollout(model, data, start[None], control, nstep=STEPS - held)
+    states, sensors = map(np.asarray, rollout.rollout(model, data, start[None], control, nstep=STEPS - held))
     states = np.concatenate([start[None], states[0, :-1]])  # sensors of step i belong to the state before it
     return _collect(scene, layout, states, sensors[0], held)
 
@@ -95,7 +98,7 @@ def _collect(scene: Scene, layout: Layout, states: np.ndarray, sensors: np.ndarr
     for pair, values in zip(pairs, np.split(contact, len(pairs), 1), strict=True):
         contacts[pair] = (pad(np.linalg.norm(values[:, :3], axis=1)), pad(values[:, 3:]))
         contacts[pair][0][: max(held, 0)] = 0.0
-    plate = pad(sum(v[:, 2] for p, v in zip(pairs, np.split(contact, len(pairs), 1), strict=True) if p[0] == "floor"))
+    plate = pad(contact[:, 2 : 6 * n : 6].sum(1))  # the first pairs are those with the floor
     rotation = pad(_quaternion_matrix(poses[..., 3:]))
     accelerometer, gyroscope = pad(inertial[:, :3]), pad(inertial[:, 3:])
     accelerometer[: max(held, 0)] = rotation[0, 0].T @ np.array([0, 0, GRAVITY])

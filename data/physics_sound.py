@@ -170,11 +170,11 @@ def _room_spectrum() -> np.ndarray:
         response[round(milliseconds * AUDIO_RATE / 1000)] += gain
     time = np.arange(len(response)) / AUDIO_RATE
     response += 0.012 * rng.standard_normal(len(response)) * np.exp(-6.91 * time / 0.2) * (time > 0.006)
-    return rfft(response, 46080)
+    return np.asarray(rfft(response, 46080))
 
 
 def _room(sound: np.ndarray) -> np.ndarray:
-    return irfft(rfft(sound, 46080) * _room_spectrum(), 46080)[:SAMPLES]
+    return np.asarray(irfft(rfft(sound, 46080) * _room_spectrum(), 46080))[:SAMPLES]
 
 
 def _limit(sound: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         def average(means: Any, values: Any, count: Tensor | int) -> None:
             own = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
-            torch._foreach_lerp_(list(means), list(values), 1.0 - own)
+            torch._foreach_lerp_(list(means), list(values), 1.0 - own)  # pyright: ignore[reportPrivateImportUsage]
 
         super().__init__(multi_avg_fn=average, use_buffers=False)
 
@@ -123,7 +123,9 @@ class RunFolder(Callback):
             self._preview(0)
         self.start = self.last = time.monotonic()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if step % self.log_every == 0:
             now = time.monotonic()

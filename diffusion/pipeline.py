@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from ..backbones.transformer import CounterpointTransformer
 from ..guidance.classifier_free import ClassifierFree, Guidance
@@ -28,13 +28,17 @@ DEFAULTS: dict[str, Any] = {"steps": 10, "guidance": 2.0, "seconds": 2.56, "solv
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def weights_folder() -> Path:
+    """Where the weights that ship with the package lie."""
+    return Path(str(importlib.resources.files("counterpoint.weights")))
+
+
 def model_folder(name: str | Path) -> Path:
     """Folder of a shipped model by name, or the folder itself; neither is a ClipError."""
-    shipped = Path(str(importlib.resources.files("counterpoint.weights"))) / str(name)
-    for folder in (Path(name), shipped):
+    for folder in (Path(name), weights_folder() / str(name)):
         if (folder / "model_index.json").is_file():
             return folder
-    known = sorted(path.parent.name for path in shipped.parent.glob("*/model_index.json"))
+    known = sorted(path.parent.name for path in weights_folder().glob("*/model_index.json"))
     raise ClipError(f"model: {name} is neither a folder with a model_index.json nor one of: {', '.join(known)}")
 
 
@@ -235,12 +239,12 @@ class CounterpointPipeline(DiffusionPipeline):
         self, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None, tracks: Sequence[str]
     ) -> dict[str, Any]:
         """Everything that, beside prompt and seed, decides what comes out, as JSON."""
-        steps = self.defaults["steps"] if steps is None else steps
-        seconds = self.defaults["seconds"] if seconds is None else seconds
+        count = int(self.defaults["steps"] if steps is None else steps)
+        duration = float(self.defaults["seconds"] if seconds is None else seconds)
         guidance = self.defaults["guidance"] if guidance is None else guidance
-        if steps < 1:
+        if count < 1:
             raise ClipError(f"steps: {steps} is less than 1")
-        if not 0 < seconds <= 60:
+        if not 0 < duration <= 60:
             raise ClipError(f"seconds: {seconds} is not between 0 and 60")
         if isinstance(guidance, Mapping):
             guidance = {name: float(scale) for name, scale in guidance.items()}
@@ -250,9 +254,9 @@ class CounterpointPipeline(DiffusionPipeline):
         self.codecs.names(tracks)
         return {
             "negative_prompt": negative_prompt,
-            "steps": int(steps),
+            "steps": count,
             "guidance": guidance,
-            "seconds": float(seconds),
+            "seconds": duration,
             "tracks": list(tracks),
             "model": self.model_name,
             "version": importlib.metadata.version("counterpoint"),
@@ -289,7 +293,9 @@ def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: 
     if dtype is None or dtype == transformer.dtype:
         transformer.save_pretrained(str(folder))
         return
-    copy.deepcopy(transformer).to(dtype).save_pretrained(str(folder))
+    rounded = copy.deepcopy(transformer)
+    torch.nn.Module.to(rounded, dtype)
+    rounded.save_pretrained(str(folder))
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:

@@ -30,12 +30,10 @@ def make_scheduler(solver: str = "unipc", shift: float = 1.0) -> Any:
         solver: one of `SOLVERS`.
         shift: `σ → shift·σ / (1 + (shift − 1)·σ)`; above 1 spends more steps near noise (arXiv:2403.03206).
     """
-    from diffusers.schedulers import (
-        DPMSolverMultistepScheduler,
-        FlowMatchEulerDiscreteScheduler,
-        FlowMatchHeunDiscreteScheduler,
-        UniPCMultistepScheduler,
-    )
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
     makers: dict[str, Callable[[], Any]] = {
@@ -53,7 +51,7 @@ def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") ->
     """Sets `steps` steps from σ = 1 to 0 with no step wasted at the end."""
     if steps < 1:
         raise ValueError(f"steps: {steps} is less than 1")
-    from diffusers.schedulers import FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         # its default schedule spends the last step between two levels that are both nearly clean

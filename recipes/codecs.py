@@ -9,6 +9,7 @@ Each part has a recipe of its own (`video_codec`, `audio_codec`, `vocoder`) and 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,11 +58,12 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
 def fit_sensors(data: Path) -> SensorPatches:
     """The scaling of every sensor channel, fitted on the first clips of a data set."""
     clips = read_arrays(data)
+    assert clips.sensor is not None
     values, row = {}, 0
     for name, (channels, _) in SENSORS.items():
         values[name] = np.array(clips.sensor[:STATISTICS, row : row + len(channels)])
         row += len(channels)
-    names = {name: channels for name, (channels, _) in SENSORS.items()}
+    names: dict[str, Sequence[str]] = {name: channels for name, (channels, _) in SENSORS.items()}
     return SensorPatches.fit(names, {name: unit for name, (_, unit) in SENSORS.items()}, values)
 
 

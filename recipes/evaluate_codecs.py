@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoint.diffusion.pipeline import CounterpointPipeline, model_folder
+from counterpoint.diffusion.pipeline import CounterpointPipeline, weights_folder
 from counterpoint.evaluation.events import clip_events
 from counterpoint.evaluation.judges import Judges
 from counterpoint.evaluation.sync import synchronization
@@ -39,7 +39,8 @@ def evaluate(model: str | Path, clips: int = 64, json_path: Path | None = None, 
     real = held_out(FIRST, clips, workers)
     coded = list(round_trips(pipeline, real))
     before, after = tensors(real), tensors(coded)
-    judges = Judges.load(model_folder("joint").parent / "judges")
+    assert pipeline.codecs.sensor is not None
+    judges = Judges.load(weights_folder() / "judges")
     scores = {
         "video": _video(before["video"], after["video"]),
         "audio": _audio(before["audio"], pipeline.codecs),
@@ -61,8 +62,11 @@ def _video(video: Tensor, coded: Tensor) -> dict[str, float]:
 
 
 def _audio(audio: Tensor, codecs: Codecs) -> dict[str, dict[str, float]]:
+    assert codecs.audio is not None
+    assert codecs.vocoder is not None
     true = mel_spectrogram(audio)  # [B, 128, F]
-    coded = torch.cat([codecs.audio.decode_mel(codecs.audio.encode(part)) for part in audio.split(16)])
+    vae = codecs.audio
+    coded = torch.cat([vae.decode_mel(vae.encode(part)) for part in audio.split(16)])
     sounds = {
         "vocoder": codecs.vocoder(true),
         "griffin_lim": griffin_lim(true),
@@ -80,8 +84,9 @@ def _sensor(values: Tensor, coded: Tensor) -> dict[str, float]:
 
 def _events(real: Sequence[Clip], coded: Sequence[Clip], judges: Judges) -> dict[str, dict[str, Any]]:
     """For each track, the events of the round trip against those of the clip itself."""
-    found = [[clip_events(clip, judges.backgrounds) for clip in clips] for clips in (real, coded)]
-    return {track: synchronization(*([e[track] for e in events] for events in found)) for track in found[0][0]}
+    found = [[clip_events(clip, judges.backgrounds.numpy()) for clip in clips] for clips in (real, coded)]
+    before, after = found
+    return {t: synchronization([e[t] for e in before], [e[t] for e in after]) for t in before[0]}
 
 
 def main(arguments: Sequence[str]) -> None:

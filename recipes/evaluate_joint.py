@@ -22,7 +22,7 @@ from torch import Tensor
 
 from counterpoint.data.arrays import SENSORS, read_arrays
 from counterpoint.data.physics import generate
-from counterpoint.diffusion.pipeline import CounterpointPipeline, model_folder
+from counterpoint.diffusion.pipeline import CounterpointPipeline, weights_folder
 from counterpoint.evaluation import report
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip
@@ -55,7 +55,7 @@ def evaluate(
     """
     start = time.monotonic()
     pipeline = CounterpointPipeline.from_pretrained(model)
-    judges = Judges.load(model_folder("joint").parent / "judges")
+    judges = Judges.load(weights_folder() / "judges")
     say(f"{prompts} held-out clips, and as many others for reference")
     real = held_out(HELD_OUT + 4 * prompts * seed, prompts, workers)
     others = report.features(held_out(HELD_OUT + 4 * prompts * seed + 2 * prompts, prompts, workers), judges)

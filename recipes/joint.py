@@ -12,6 +12,7 @@ import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -143,7 +144,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     folder = RunFolder(run, average, settings.log_every, settings.checkpoint_every, settings.preview_every, preview,
                        settings.minutes)  # fmt: skip
     resume = folder.checkpoint if folder.checkpoint.is_file() else None
-    saved = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
+    saved: dict[str, Any] = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
     start = int(saved["global_step"])
     if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})

@@ -54,8 +54,12 @@ class WorldClips:
 
     def __init__(self, folder: Path, validation: float) -> None:
         clips = read_arrays(folder)
-        self.arrays = {"video": clips.video, "audio": clips.audio, "sensor": clips.sensor}
+        self.arrays: dict[str, np.ndarray] = {}
         records = clips.entries
+        for name, array in (("video", clips.video), ("audio", clips.audio), ("sensor", clips.sensor)):
+            if array is None:
+                raise ClipError(f"{folder / name}.npy: no such file; judges need video, audio and sensors")
+            self.arrays[name] = array
         for name, array in self.arrays.items():
             if len(array) != len(records):
                 raise ClipError(f"{folder / name}.npy: {len(array)} clips, but clips.json has {len(records)}")

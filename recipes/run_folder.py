@@ -67,12 +67,14 @@ def load(run: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.opti
 
 def _states(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Name of every parameter with its optimizer's state, which is made where there is none yet."""
-    parts = [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonWithAdamW) else [optimizer]
-    flat = dict(zip(map(id, optimizer.matrices), optimizer.flat, strict=True)) if len(parts) == 2 else {}
+    flat, rest = {}, optimizer
+    if isinstance(optimizer, MuonWithAdamW):
+        flat, rest = dict(zip(map(id, optimizer.matrices), optimizer.flat, strict=True)), optimizer.adamw
     for name, parameter in model.named_parameters():
-        held = flat.get(id(parameter), parameter)
-        part = parts[0] if len(parts) == 1 or id(parameter) in flat else parts[1]
-        yield name, part.state[held]
+        if id(parameter) in flat and isinstance(optimizer, MuonWithAdamW):
+            yield name, optimizer.muon.state[flat[id(parameter)]]
+        else:
+            yield name, rest.state[parameter]
 
 
 def log(run: Path, record: dict) -> None:
