@@ -80,6 +80,9 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(multi_avg_fn=average, use_buffers=False)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves the trained weights where they are, so that a checkpoint made after the last step resumes exactly."""
+
     @property
     def average(self) -> Any:
         """The module with the averaged weights."""
@@ -89,6 +92,8 @@ class AveragedWeights(WeightAveraging):
 
 class RunFolder(Callback):
     """Keeps a run's folder: `log.jsonl`, `checkpoint.safetensors`, and previews with the averaged weights.
+
+    It stands behind `average` in the list of callbacks, so that what it saves has the average of the same step.
 
     Args:
         folder: of the run.

@@ -8,8 +8,12 @@ shipped model's). The same command goes on where it stopped; `start_from` begins
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,14 +154,23 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
         return save(transformer, codecs, encoder, run / "model", codecs_folder(settings.codecs))
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
-    trainer = L.Trainer(
+    with _quiet_lightning():
+        trainer = _trainer(settings, device, [average, folder])
+    batches = loader(latents, settings.batch, settings.seed, settings.steps, start)
+    with _quiet_lightning():
+        trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
+    return save(average.average.transformer, codecs, encoder, run / "model", codecs_folder(settings.codecs))
+
+
+def _trainer(settings: Settings, device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
+    return L.Trainer(
         accelerator=device.type,
         devices=1,
         precision="bf16-mixed" if fast_bf16(device) else "32-true",
         max_steps=settings.steps,
         max_epochs=-1,
         gradient_clip_val=settings.optimizer.clip,
-        callbacks=[folder, average],
+        callbacks=callbacks,
         plugins=[SafetensorsIO()],
         logger=False,
         enable_checkpointing=False,
@@ -165,9 +178,20 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    batches = loader(latents, settings.batch, settings.seed, settings.steps, start)
-    trainer.fit(module, batches, ckpt_path=resume, weights_only=False)  # ends with the averaged weights in place
-    return save(module.transformer, codecs, encoder, run / "model", codecs_folder(settings.codecs))
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """No tips and no warnings about what is meant here: resuming by step, one worker, a loader of our own."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def save(

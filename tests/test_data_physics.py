@@ -45,7 +45,7 @@ def test_sound_sensors_and_picture_meet_at_the_first_contact(drop):
     assert 0.004 < onset - contact < 0.010  # 2.1 to 2.3 m of air
     assert abs(np.argmax(drop.sensor["force"].values[0]) / 100 - contact) <= 0.01
     ball = (drop.video.values[..., 0].astype(int) - drop.video.values[..., 2] > 60).nonzero()  # brown
-    lowest = np.array([ball[1][ball[0] == frame].max() for frame in range(64)])
+    lowest = np.array([ball[1][ball[0] == frame].max() for frame in range(int(25 * drop.events[1]))])
     assert abs(np.argmax(lowest) / 25 - contact) <= 0.04
 
 

@@ -51,7 +51,7 @@ def run(cache: Path, folder: Path, steps: int, stop_at: int | None = None) -> di
     start = SafetensorsIO().load_checkpoint(resume)["global_step"] if resume else 0
     trainer = L.Trainer(
         accelerator="cpu", max_steps=stop_at or steps, max_epochs=-1, gradient_clip_val=1.0,
-        callbacks=[callback, average], plugins=[SafetensorsIO()], logger=False, enable_checkpointing=False,
+        callbacks=[average, callback], plugins=[SafetensorsIO()], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, loader(LatentClips(cache), 4, 3, steps, start), ckpt_path=resume, weights_only=False)
