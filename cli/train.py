@@ -15,6 +15,7 @@ from counterpoint.recipes.settings import SettingsError, flatten, nearest, overr
 
 RECIPES = {
     "joint": "the model: text to video, sound and sensors",
+    "codecs": "all codecs of a data set, one after the other",
     "video_codec": "video to latents and back",
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",

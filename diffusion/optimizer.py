@@ -28,6 +28,9 @@ def kernels(name: str, parameter: nn.Parameter) -> bool:
 class MuonWithAdamW(torch.optim.Optimizer):
     """`torch.optim.Muon` on chosen weights, `torch.optim.AdamW` on the rest.
 
+    The groups of Muon hold views of the weights as matrices, whose gradients appear in `step` alone: a caller who clips
+    them reaches AdamW's parameters. Muon needs no clipping, since the size of a gradient does not change its step.
+
     Args:
         model: what is trained.
         lr: learning rate of Muon; scaled per matrix by `max(1, rows / columns) ** 0.5`.
@@ -56,7 +59,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """One list of groups whose learning rates a schedule sets for both; Lightning clips their parameters."""
+        """One list of groups, whose learning rates a schedule sets for both."""
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 
     @torch.no_grad()

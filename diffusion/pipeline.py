@@ -133,6 +133,9 @@ class CounterpointPipeline(DiffusionPipeline):
             str(folder / "transformer"), torch_dtype=kind, low_cpu_mem_usage=False
         )
         codecs = Codecs.from_pretrained(folder / "codecs", dtype=kind)
+        lost = [name for name in transformer.modalities if name not in codecs.shapes()]
+        if lost:
+            raise ClipError(f"{folder / 'codecs'}: no codec for {', '.join(lost)}, which the network generates")
         encoder = TextEncoder(index["text_encoder"], index["text_length"])
         return cls(transformer, codecs, encoder, index["defaults"], str(model)).to(where)
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from counterpoint.data.arrays import SENSORS, read_arrays
+from counterpoint.data.arrays import read_arrays
 from counterpoint.modalities.sensor import SensorPatches
 from counterpoint.recipes import audio_codec, video_codec, vocoder
 
@@ -58,13 +56,14 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
 def fit_sensors(data: Path) -> SensorPatches:
     """The scaling of every sensor channel, fitted on the first clips of a data set."""
     clips = read_arrays(data)
-    assert clips.sensor is not None
-    values, row = {}, 0
-    for name, (channels, _) in SENSORS.items():
-        values[name] = np.array(clips.sensor[:STATISTICS, row : row + len(channels)])
-        row += len(channels)
-    names: dict[str, Sequence[str]] = {name: channels for name, (channels, _) in SENSORS.items()}
-    return SensorPatches.fit(names, {name: unit for name, (_, unit) in SENSORS.items()}, values)
+    names: dict[str, Sequence[str]] = {sensor: channels for sensor, (channels, _) in clips.sensors.items()}
+    units = {sensor: own[0] for sensor, (_, own) in clips.sensors.items()}
+    fitted = SensorPatches.fit(names, units, clips.sensor_values(0, STATISTICS), clips.sensor_rate)
+    channels = {
+        sensor: tuple(replace(c, unit=unit) for c, unit in zip(fitted.channels[sensor], own, strict=True))
+        for sensor, (_, own) in clips.sensors.items()
+    }
+    return SensorPatches(channels, fitted.rate)
 
 
 def _place(source: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.pipeline import CounterpointPipeline, choose_device, choose_dtype, fast_bf16, model_folder
 from counterpoint.diffusion.training import JointTraining, LatentClips, LossSettings, OptimizerSettings, loader
+from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import Codecs
 from counterpoint.modalities.text import DEFAULT_ENCODER, TextEncoder
 from counterpoint.recipes.latents import cache_latents
@@ -96,7 +97,8 @@ PRESETS = {"tiny": tiny, "small": small, "base": base}
 def codecs_folder(codecs: str) -> Path:
     """The folder of the four codecs: named directly, or inside a model."""
     folder = Path(codecs)
-    return folder if (folder / "video_codec").is_dir() else model_folder(codecs) / "codecs"
+    parts = ("video_codec", "audio_codec", "sensor_codec")
+    return folder if any((folder / part).is_dir() for part in parts) else model_folder(codecs) / "codecs"
 
 
 def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> CounterpointTransformer:
@@ -141,6 +143,9 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     codecs = Codecs.from_pretrained(codecs_folder(settings.codecs), dtype=choose_dtype("auto", device))
     encoder = TextEncoder(settings.text_encoder, settings.text_length)
     latents = LatentClips(cache_latents(data, codecs, encoder, run / "latents"))
+    missing = [name for name in codecs.shapes() if name not in latents.latents]
+    if missing:
+        raise ClipError(f"{data}: has no {', '.join(missing)}, which the codecs are for; train codecs on these data")
     transformer = build_transformer(settings, codecs, encoder.channels)
 
     average = AveragedWeights(settings.ema)

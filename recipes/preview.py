@@ -13,7 +13,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer
 from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.modalities.audio import mel_spectrogram
 from counterpoint.modalities.clip import Clip
-from counterpoint.modalities.codecs import Codecs
+from counterpoint.modalities.codecs import GROUPS, Codecs
 from counterpoint.modalities.text import TextEncoder
 
 
@@ -32,7 +32,7 @@ class Preview:
     def __call__(self, transformer: CounterpointTransformer, step: int) -> None:
         pipeline = CounterpointPipeline(transformer, self.codecs, self.encoder)
         with torch.autocast(transformer.device.type, torch.bfloat16, enabled=transformer.device.type != "mps"):
-            settings = pipeline._settings("", None, None, None, ("video", "audio", "sensor"))
+            settings = pipeline._settings("", None, None, None, GROUPS)
             latents = pipeline.generate_latents(self.prompts, range(len(self.prompts)), settings)
         self.codecs.to(transformer.device)
         clips = self.codecs.decode(latents)
@@ -42,18 +42,22 @@ class Preview:
 
 
 def picture(clip: Clip, frames: int = 16) -> np.ndarray:
-    """A strip of frames over the mel spectrogram over the sensors, uint8 `[height, 64 * frames, 3]`."""
-    assert clip.video is not None
-    assert clip.audio is not None
-    chosen = clip.video.values[:: max(1, len(clip.video.values) // frames)][:frames]  # [frames, H, W, 3]
-    strip = np.concatenate(list(chosen), axis=1)  # [H, W * frames, 3]
-    width = strip.shape[1]
-    mel = mel_spectrogram(torch.from_numpy(clip.audio.values)[None])[0].flip(0)  # [128, F]
-    level = ((mel + 11.5) / 13.5).clamp(0, 1).mul(255).to(torch.uint8).numpy()
-    level = np.asarray(Image.fromarray(level).resize((width, 64)))
-    lines = [_plot(track.values, width) for track in clip.sensor.values()]
-    gray = np.concatenate([level, *lines])[..., None].repeat(3, axis=2)
-    return np.concatenate([strip, gray, np.full((4, width, 3), 255, np.uint8)])
+    """A strip of frames over the mel spectrogram over the sensors, as far as there, uint8 `[height, width, 3]`."""
+    rows, width = [], 1024
+    if clip.video is not None:
+        chosen = clip.video.values[:: max(1, len(clip.video.values) // frames)][:frames]  # [frames, H, W, 3]
+        rows.append(np.concatenate(list(chosen), axis=1))  # [H, W * frames, 3]
+        width = rows[0].shape[1]
+    if clip.audio is not None:
+        mel = mel_spectrogram(torch.from_numpy(clip.audio.values)[None])[0].flip(0)  # [128, F]
+        level = ((mel + 11.5) / 13.5).clamp(0, 1).mul(255).to(torch.uint8).numpy()
+        rows.append(_gray(np.asarray(Image.fromarray(level).resize((width, 64)))))
+    rows += [_gray(_plot(track.values, width)) for track in clip.sensor.values()]
+    return np.concatenate([*rows, np.full((4, width, 3), 255, np.uint8)])
+
+
+def _gray(levels: np.ndarray) -> np.ndarray:
+    return levels[..., None].repeat(3, axis=2)
 
 
 def _plot(values: np.ndarray, width: int, height: int = 32) -> np.ndarray:

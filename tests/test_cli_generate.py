@@ -58,7 +58,8 @@ def test_from_runs_it_again(run, drop, tmp_path):
 def test_from_with_another_seed(run, drop, tmp_path):
     again = tmp_path / "again.mp4"
     assert run("generate", "--from", drop, "-o", again, "--seed", 8, "--device", "cpu")[0] == 0
-    assert comment(again) == comment(drop) | {"seed": 8}
+    detected = {"events": None}  # what is heard in the clip may differ; all that made it does not
+    assert comment(again) | detected == comment(drop) | {"seed": 8} | detected
     assert again.with_suffix(".csv").read_bytes() != drop.with_suffix(".csv").read_bytes()
 
 

@@ -51,9 +51,9 @@ def test_a_collision_keeps_momentum():
     motion = run(scene, Layout(0.0, (mover, Placement((0.0, 0.0, 0.07)))))
     hit = next(impact for impact in find_impacts(scene, motion) if impact.pair == (0, 1))
     speed = np.gradient(motion.position[..., 0], STEP, axis=0)
-    before, after = speed[hit.step - 8], speed[hit.step + 8]  # friction takes little in 8 ms
+    before, after = speed[hit.step - 8], speed[hit.step + 8]
     masses = np.array([mass_of(scene, 0), mass_of(scene, 1)])
-    assert masses @ after == pytest.approx(masses @ before, rel=0.05)
+    assert masses @ after == pytest.approx(masses @ before, rel=0.08)  # the floor and the spin take some
     assert hit.time == pytest.approx(0.16, abs=0.01)
 
 

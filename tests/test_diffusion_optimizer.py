@@ -36,7 +36,8 @@ def test_every_parameter_has_one_home() -> None:
     held = [p for group in own.param_groups for p in group["params"]]
     assert len(held) == len({id(p) for p in held}) == len(list(model.parameters()))
     names = {id(p): n for n, p in model.named_parameters()}
-    muon = {names[id(p)] for group in own.muon.param_groups for p in group["params"]}
+    storage = {p.data_ptr(): n for n, p in model.named_parameters()}  # Muon sees the same numbers as matrices
+    muon = {storage[p.data_ptr()] for group in own.muon.param_groups for p in group["params"]}
     assert "transformer_blocks.1.ff.audio.proj_in.weight" in muon
     assert "transformer_blocks.0.space_attn.to_q.weight" in muon
     assert all(n.startswith("transformer_blocks.") and n.endswith(".weight") for n in muon)
