@@ -155,6 +155,8 @@ class CounterpointPipeline(DiffusionPipeline):
             "defaults": self.defaults,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        for path in folder.rglob("config.json"):
+            _forget_origin(path)
 
     @torch.no_grad()
     def __call__(
@@ -299,6 +301,13 @@ def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: 
     rounded = copy.deepcopy(transformer)
     torch.nn.Module.to(rounded, dtype)
     rounded.save_pretrained(str(folder))
+
+
+def _forget_origin(path: Path) -> None:
+    """Takes the folder that a part was loaded from out of its configuration: it says nothing to anybody else."""
+    config = json.loads(path.read_text())
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
