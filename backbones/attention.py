@@ -34,7 +34,8 @@ class CounterpointAttnProcessor:
         if rotary is not None:
             query, key = apply_rotary(query, rotary), apply_rotary(key, rotary)
         query, key = query.to(value.dtype), key.to(value.dtype)
-        if query.device.type == "cpu" and self._attention_backend is None and self._parallel_config is None:
+        plain = self._attention_backend is None and self._parallel_config is None
+        if plain and query.device.type == "cpu" and query.dtype == torch.bfloat16:
             out = short_attention(query, key, value)
         else:
             out = dispatch_attention_fn(
@@ -44,10 +45,10 @@ class CounterpointAttnProcessor:
 
 
 def short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention as two batched products, for CPUs: `[B, N, H, E]`, `[B, L, H, E]` twice → `[B, N, H, E]`.
+    """Softmax attention as two batched products: `[B, N, H, E]`, `[B, L, H, E]` twice → `[B, N, H, E]`.
 
-    Factorized sequences are short (tens of tokens), where PyTorch's fused CPU kernel spends five times longer in its
-    bf16 backward pass than these two products do (`python benchmarks/attention.py` prints both).
+    For bf16 on CPUs: factorized sequences are short (tens of tokens), where PyTorch's fused kernel takes 4 to 8 times
+    as long, most of it in the backward pass. In fp32 it is the faster one (`python benchmarks/attention.py`).
     """
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # [B, H, N | L, E]
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # [B, H, N, L]

@@ -80,7 +80,7 @@ def tiny() -> Settings:
 
 
 def small() -> Settings:
-    """What ships: 9 million parameters."""
+    """What ships: 9 million parameters, 13 clips a second on two cores with avx512_bf16 (`benchmarks/training.py`)."""
     return Settings()
 
 

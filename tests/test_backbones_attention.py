@@ -77,11 +77,15 @@ def test_native_backend_equals_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> 
     calls = []
     monkeypatch.setattr(attention, "short_attention", lambda *x: calls.append(1) or short_attention(*x))
     with torch.no_grad():
-        mine = model(*inputs)
-        assert len(calls) == 3
-        model.set_attention_backend("native")
-        theirs = model(*inputs)
+        exact = model(*inputs)
+        assert not calls, "the short kernel is for bf16"
+        with torch.autocast("cpu", torch.bfloat16):
+            mine = model(*inputs)
+            assert len(calls) == 3
+            model.set_attention_backend("native")
+            theirs = model(*inputs)
     assert len(calls) == 3, "the short kernel must not run where a backend is set"
-    for name, v in mine.items():
+    for name, v in exact.items():
         assert v.std() > 0.01
-        torch.testing.assert_close(v, theirs[name], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(mine[name].float(), v, atol=0.05 * float(v.std()), rtol=0.05)
+        torch.testing.assert_close(theirs[name].float(), mine[name].float(), atol=0.05 * float(v.std()), rtol=0.05)
