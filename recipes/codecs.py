@@ -47,7 +47,10 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         _place(video_codec.train(settings.video, data, run / "video_codec"), out / "video_codec")
     if clips.audio is not None:
         _place(audio_codec.train(settings.audio, data, run / "audio_codec"), out / "audio_codec")
-        _place(vocoder.train(settings.vocoder, data, run / "vocoder"), out / "vocoder")
+        hearing = replace(
+            settings.vocoder, codec=str(run / "audio_codec" / "audio_codec")
+        )  # half of its mels are decoded
+        _place(vocoder.train(hearing, data, run / "vocoder"), out / "vocoder")
     if clips.sensor is not None:
         fit_sensors(data).save_pretrained(out / "sensor_codec")
     return out
