@@ -53,11 +53,11 @@ class Codecs(nn.Module):
         self.video, self.audio, self.vocoder, self.sensor = video, audio, vocoder, sensor
         self.eval().requires_grad_(False)
 
-    def shapes(self, video_tokens: int = VideoCodec.tokens_per_slot) -> dict[str, tuple[int, int, str]]:
+    def shapes(self) -> dict[str, tuple[int, int, str]]:
         """`{modality: (tokens per slot, channels of a token, group)}` in the fixed order of modalities."""
         shapes: dict[str, tuple[int, int, str]] = {}
         if self.video is not None:
-            shapes["video"] = (video_tokens, self.video.channels, "video")
+            shapes["video"] = (self.video.tokens_per_slot, self.video.channels, "video")
         if self.audio is not None:
             shapes["audio"] = (4, int(self.audio.vae.config["latent_channels"]), "audio")
         if self.sensor is not None:
