@@ -21,6 +21,8 @@ from .sync import EVENT_PAIRS, WINDOW, mismatched, synchronization
 
 SENSORS = ("accelerometer", "gyroscope", "force")
 Features = Mapping[str, np.ndarray]
+Found = Mapping[str, np.ndarray]
+"""Event times in seconds that `clip_events` found in each track of a clip."""
 
 
 def to_tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:
@@ -55,28 +57,20 @@ def features(clips: Sequence[Clip], judges: Judges, batch: int = 16) -> dict[str
 
 
 def synchronization_report(
-    generated: Sequence[Clip],
-    real: Sequence[Clip],
-    codec: Sequence[Clip],
-    backgrounds: np.ndarray | None = None,
-    window: float = WINDOW,
+    generated: Sequence[Found], real: Sequence[Found], codec: Sequence[Found], window: float = WINDOW
 ) -> dict[str, dict[str, Any]]:
-    """`{pair: {"generated" | "real" | "codec" | "mismatched": scores}}`; see `evaluation.sync`.
+    """`{pair: {"generated" | "real" | "codec" | "mismatched": scores}}` of detected events; see `evaluation.sync`.
 
     "mismatched" sets each generated clip's first track against another generated clip's second: the chance level of
     the same streams. "real_mismatched" is that of the held-out clips.
     """
-    found = {
-        name: [clip_events(clip, backgrounds) for clip in clips]
-        for name, clips in (("generated", generated), ("real", real), ("codec", codec))
-        if len(clips)
-    }
+    found = {"generated": generated, "real": real, "codec": codec}
     report: dict[str, dict[str, Any]] = {}
     for first, second in EVENT_PAIRS:
         sets = {
             name: ([e[first] for e in events], [e[second] for e in events])
             for name, events in found.items()
-            if all(first in e and second in e for e in events)
+            if events and all(first in e and second in e for e in events)
         }
         scores = {name: synchronization(a, b, window) for name, (a, b) in sets.items()}
         for name, key in (("generated", "mismatched"), ("real", "real_mismatched")):
@@ -87,11 +81,8 @@ def synchronization_report(
     return report
 
 
-def contact_report(
-    clips: Sequence[Clip], backgrounds: np.ndarray | None = None, window: float = WINDOW
-) -> dict[str, dict[str, Any]]:
-    """Each detector against the true contact times (`clip.events`), for clips of the physics world."""
-    found = [clip_events(clip, backgrounds) for clip in clips]
+def contact_report(clips: Sequence[Clip], found: Sequence[Found], window: float = WINDOW) -> dict[str, dict[str, Any]]:
+    """Each detector's events against the true contact times (`clip.events`), for clips of the physics world."""
     truth = [clip.events for clip in clips]
     return {t: synchronization(truth, [e[t] for e in found], window) for t in found[0]} if found else {}
 
@@ -196,6 +187,8 @@ def evaluate(
     ours, theirs = features(generated, judges), features(real, judges)
     theirs = {t: theirs[t] for t in ours}
     backgrounds = judges.backgrounds.numpy() if judges.backgrounds.any() else None
+    events = {name: [clip_events(clip, backgrounds) for clip in clips]
+              for name, clips in (("generated", generated), ("real", real), ("codec", codec))}  # fmt: skip
     together = [t for t in ours if t in training_features]
 
     def joined(parts: Features) -> np.ndarray:
@@ -204,8 +197,8 @@ def evaluate(
     return {
         **facts,
         "clips": len(generated),
-        "sync": synchronization_report(generated, real, codec, backgrounds),
-        "contacts": contact_report(real, backgrounds),
+        "sync": synchronization_report(**events),
+        "contacts": contact_report(real, events["real"]),
         "adherence": adherence_report(ours, theirs, judges, attributes, unseen),
         "realism": realism_report(ours, theirs, reference_features or training_features),
         "memorization": memorization(joined(ours), joined(theirs), joined(training_features)),

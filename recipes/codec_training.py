@@ -9,13 +9,12 @@ are JSON in its metadata).
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from counterpoint.diffusion.optimizer import MuonWithAdamW, kernels
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.run_folder import Progress, load, log, save, trim_log
+from counterpoint.recipes.settings import override
 
 FREE = ("minutes", "max_steps", "checkpoint_every", "log_every")  # may change between two starts of one run
 
@@ -187,30 +187,14 @@ def parse_settings(settings: S, arguments: list[str]) -> tuple[S, dict[str, Path
     """`key=value …` over a preset; `data=` and `run=` come back as paths.
 
     Raises:
-        ClipError: an unknown key (names the nearest known one), or a value of the wrong type.
+        SettingsError: an unknown key (names the nearest known one), or a value of the wrong type.
+        ClipError: `data=` or `run=` is missing.
     """
-    known = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    changes: dict[str, Any] = {}
-    paths: dict[str, Path] = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals or key not in {*known, "data", "run"}:
-            near = difflib.get_close_matches(key, [*known, "data", "run"], 1, 0)[0]
-            raise ClipError(f"{argument}: unknown setting, did you mean {near}=…?")
-        if key in ("data", "run"):
-            paths[key] = Path(text)
-        else:
-            changes[key] = _value(key, text, known[key])
+    pairs = [argument.partition("=") for argument in arguments]
+    paths = {key: Path(text) for key, _, text in pairs if key in ("data", "run")}
     if missing := {"data", "run"} - set(paths):
         raise ClipError(f"missing {' and '.join(sorted(missing))}: give {' '.join(f'{m}=FOLDER' for m in missing)}")
-    return replace(settings, **changes), paths
-
-
-def _value(key: str, text: str, default: Any) -> Any:
-    try:
-        return text if isinstance(default, str) else type(default)(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ClipError(f"{key}={text}: not a {type(default).__name__}") from error
+    return override(settings, ["".join(pair) for pair in pairs if pair[0] not in paths]), paths
 
 
 def _check_settings(settings: FitSettings, run: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from counterpoint.evaluation.events import clip_events
 from counterpoint.evaluation.judges import Judges
 from counterpoint.evaluation.report import (
     adherence_report,
@@ -47,8 +48,9 @@ REAL = [clip(t, split="unseen" if i < 3 else "test") for i, t in enumerate(TIMES
 
 
 def test_a_planted_lag_between_sound_and_sensors_is_reported():
-    late = [clip(t, late=0.03) for t in TIMES]
-    report = synchronization_report(late, REAL, REAL)["audio-sensor"]
+    late = [clip_events(clip(t, late=0.03)) for t in TIMES]
+    real = [clip_events(one) for one in REAL]
+    report = synchronization_report(late, real, real)["audio-sensor"]
     assert report["real"]["f1"] == 1
     assert report["real"]["median_ms"] < 3
     assert report["codec"] == report["real"]

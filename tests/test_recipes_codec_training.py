@@ -136,7 +136,7 @@ def test_other_settings_need_another_run_folder(tmp_path: Path):
 
 
 def test_settings_from_the_command_line():
-    settings, paths = C.parse_settings(SETTINGS, ["lr=3e-4", "betas=[0.8,0.9]", "data=a", "run=b", "seed=3"])
+    settings, paths = C.parse_settings(SETTINGS, ["lr=3e-4", "betas=0.8,0.9", "data=a", "run=b", "seed=3"])
     assert (settings.lr, settings.betas, settings.seed) == (3e-4, (0.8, 0.9), 3)
     assert paths == {"data": Path("a"), "run": Path("b")}
 
@@ -144,12 +144,12 @@ def test_settings_from_the_command_line():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["minuts=3", "data=a", "run=b"], "minuts=3: unknown setting, did you mean minutes=…"),
-        (["lr=fast", "data=a", "run=b"], "lr=fast: not a float"),
+        (["minuts=3", "data=a", "run=b"], "minuts.*minutes"),
+        (["lr=fast", "data=a", "run=b"], "'lr': 'fast' is not a number"),
         (["run=b"], "missing data"),
-        (["--help"], "--help: unknown setting"),
+        (["--help", "data=a", "run=b"], "not a setting"),
     ],
 )
 def test_bad_settings_are_named(arguments: list[str], message: str):
-    with pytest.raises(ClipError, match=message):
+    with pytest.raises(ValueError, match=message):
         C.parse_settings(SETTINGS, arguments)
