@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from counterpoint.data.arrays import ClipArrays, read_arrays
+from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import Codecs, from_frames
 from counterpoint.modalities.text import TextEncoder
+
+SAME = 0.1  # mean absolute difference of latents (standard deviation 1) that is still put down to rounding
 
 
 def clip_tensors(data: ClipArrays, start: int, stop: int) -> dict[str, Tensor]:
@@ -42,11 +46,15 @@ def cache_latents(
 
     A finished cache is kept as it is. Latents are stored in fp16 as `{modality: [N, T, S, C]}`; each different caption
     is encoded once.
+
+    Raises:
+        ClipError: the folder holds the latents of other clips, or of other codecs.
     """
+    clips = read_arrays(data)
     if (out / "captions.json").is_file():
+        _check(clips, codecs, out)
         return out
     out.mkdir(parents=True, exist_ok=True)
-    clips = read_arrays(data)
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(clips), batch):
         latents = codecs.encode(clip_tensors(clips, start, min(start + batch, len(clips))))
@@ -67,6 +75,21 @@ def cache_latents(
     (out / "captions.json.part").write_text(json.dumps({"captions": captions, "rows": rows}))
     os.replace(out / "captions.json.part", out / "captions.json")
     return out
+
+
+def _check(clips: ClipArrays, codecs: Codecs, out: Path) -> None:
+    """The last clip tells: another one, or other codecs, would give other latents than those stored."""
+    last = len(clips) - 1
+    latents = codecs.encode(clip_tensors(clips, last, last + 1))
+    with safe_open(out / "latents.safetensors", "pt") as file:
+        same = set(file.keys()) == set(latents)
+        for name in latents if same else ():
+            stored = file.get_slice(name)
+            own = latents[name][0].cpu().float()
+            same &= stored.get_shape() == [len(clips), *own.shape]
+            same = same and bool((stored[last].float() - own).abs().mean() < SAME)
+    if not same:
+        raise ClipError(f"{out}: holds the latents of other clips or codecs; delete it, or use another run=")
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -102,8 +102,20 @@ def test_a_finished_cache_is_kept_and_an_unfinished_one_is_not(
         LatentClips(out)
     cache_latents(data.folder, codecs, encoder, out)
     with monkeypatch.context() as patch:
-        patch.setattr(Codecs, "encode", lambda *_: pytest.fail("a finished cache was made again"))
+        patch.setattr(TextEncoder, "forward", lambda *_: pytest.fail("a finished cache was made again"))
         assert cache_latents(data.folder, codecs, encoder, out) == out
+
+
+def test_a_cache_of_other_clips_is_refused(data: ClipArrays, codecs: Codecs, tmp_path: Path) -> None:
+    encoder = TextEncoder(length=8)
+    out = cache_latents(data.folder, codecs, encoder, tmp_path / "cache")
+    clips = [data.clip(i) for i in (0, 2, 1)]
+    other = write_arrays(tmp_path / "other", clips, 3)
+    with pytest.raises(ClipError, match="cache: holds the latents of other clips"):
+        cache_latents(other.folder, codecs, encoder, out)
+    fewer = write_arrays(tmp_path / "fewer", [data.clip(2)], 1)
+    with pytest.raises(ClipError, match="cache: holds the latents of other clips"):
+        cache_latents(fewer.folder, codecs, encoder, out)
 
 
 def test_missing_data_is_named(codecs: Codecs, tmp_path: Path) -> None:
