@@ -161,6 +161,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         feed_forward: `"per_group"` (private to each modality group) or `"shared"`.
         multiple: hidden width of the feed-forward in units of `width`.
         slot_seconds: duration of a slot.
+        process: what is noise and what is predicted, as `diffusion.process` describes it; None is flow and velocity.
     """
 
     _supports_gradient_checkpointing = True
@@ -179,6 +180,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         feed_forward: str = "per_group",
         multiple: int = 4,
         slot_seconds: float = 0.16,
+        process: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.modalities = {m.name: m for m in (Modality(**m) for m in modalities)}
@@ -245,6 +247,17 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
             text_mask: `[B, L]` bool, True where a text token stands.
             isolate: cross-modal attention off (every modality hears only itself and the text).
         """
+        return self._project_out(*self.hidden(latents, sigma, text, text_mask, isolate))
+
+    def hidden(
+        self,
+        latents: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        text: Tensor,
+        text_mask: Tensor | None = None,
+        isolate: bool = False,
+    ) -> tuple[Tensor, Tensor, Layout]:
+        """What the blocks make of `forward`'s arguments: tokens [B, T, S, D], embedded levels [B, T, M, D], layout."""
         layout = self.layout(latents)
         dtype = self.dtype
         x = torch.cat([self.proj_in[n](latents[n].to(dtype)) + self.token_embedding[n] for n in layout.names], dim=2)
@@ -265,7 +278,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
                 x = checkpoint(block, *args)
             else:
                 x = block(*args)
-        return self._project_out(x.unflatten(1, (slots, tokens)), embedded, layout)
+        return x.unflatten(1, (slots, tokens)), embedded, layout
 
     def _project_out(self, x: Tensor, embedded: Tensor, layout: Layout) -> dict[str, Tensor]:
         out = {}

@@ -1,10 +1,10 @@
-"""`counterpoint data physics|folder OUT`: training clips as arrays, from the physics world or your own recordings."""
+"""`counterpoint data physics|music|folder OUT`: training clips as arrays, made by rule or cut from your recordings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +41,50 @@ def physics(
     _write(out, generate(range(seed, seed + clips), split, workers), clips)
 
 
+@app.command("scores")
+def scores(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Where to keep them; default: the user's cache.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the work.")] = 2,
+) -> None:
+    """Parse the scores of `data music` once: Bach, O'Neill, Ryan (about 4 CPU-minutes; an interrupted run goes on)."""
+    from counterpoint.data.scores_corpus import summary
+
+    _parse_scores(folder, workers)
+    for collection, counts in summary(folder).items():
+        print(f"{collection}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items()))
+
+
+@app.command("music")
+def music(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips.")] = 1000,
+    split: Annotated[
+        str, typer.Option("--split", help="train, test (other pieces) or unseen (and combinations never in train).")
+    ] = "train",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=60, help="Length of a clip.")] = 10.24,
+    rate: Annotated[int, typer.Option("--rate", help="Samples a second: 16000 or 24000.")] = 16000,
+    soundfont: Annotated[
+        list[Path] | None,
+        typer.Option("--soundfont", help="A .sf2 file; more than one are mixed. Default: those found."),
+    ] = None,
+    scores: Annotated[Path | None, typer.Option("--scores", help="Folder of the parsed scores.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first clip; the next has the next number.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the work.")] = 2,
+) -> None:
+    """Public-domain scores on soundfont instruments, with captions, beats and notes (docs/music-data.md)."""
+    _check_new(out)
+    from counterpoint.data.scores import SPLITS, Music, find_soundfonts, generate
+
+    if split not in SPLITS:
+        raise SettingsError(f"--split: unknown split '{split}'{nearest(split, SPLITS)}")
+    fonts = tuple(map(str, soundfont)) if soundfont else find_soundfonts()
+    settings = Music(split, seconds, rate, fonts, None if scores is None else str(scores))
+    _parse_scores(scores, workers)
+    _write(out, generate(range(seed, seed + clips), settings, workers), clips)
+
+
 @app.command("folder")
 def folder(
     recordings: Annotated[
@@ -60,6 +104,25 @@ def folder(
 def _check_new(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(17, "is there already; name a new folder", str(out))
+
+
+def _parse_scores(folder: Path | None, workers: int) -> None:
+    """Parse what is missing of the scores under a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from counterpoint.data.scores_corpus import parse_all
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bars: dict[str, Any] = {}
+
+        def report(collection: str, done: int, total: int) -> None:
+            if collection not in bars:
+                bars[collection] = progress.add_task(f"scores: {collection}", total=total)
+            progress.update(bars[collection], completed=done)
+
+        parse_all(folder, workers, report)
 
 
 def _write(out: Path, clips: Iterable[Clip], count: int) -> None:

@@ -1,4 +1,7 @@
-"""`counterpoint evaluate MODEL`: synchronization, adherence and realism on held-out prompts."""
+"""`counterpoint evaluate MODEL`: synchronization, adherence and realism on held-out prompts.
+
+`counterpoint evaluate sensors --set SET` scores generated series on the field's benchmark.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from counterpoint.cli.models import find_model
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name (joint) or a folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A shipped model's name (joint) or a folder; or sensors.")
+    ],
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every number to this file.")
     ] = None,
@@ -22,11 +27,28 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the held-out clips and of the samples.")] = 0,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="The training arrays, for the memorization check."),
+        typer.Option(
+            "--data", metavar="DIR", help="The training arrays, for the memorization check; sensors: the set's file."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Write over FILE.")] = False,
+    series: Annotated[
+        str | None, typer.Option("--set", metavar="SET", help="sensors: Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI.")
+    ] = None,
+    length: Annotated[int, typer.Option("--length", min=2, help="sensors: steps of a window.")] = 24,
+    generator: Annotated[
+        Path | None, typer.Option("--generator", metavar="DIR", help="sensors: a model trained on the set.")
+    ] = None,
+    windows: Annotated[
+        Path | None, typer.Option("--windows", metavar="NPY", help="sensors: windows made by another program.")
+    ] = None,
 ) -> None:
-    """Score a model beside the ceiling (real clips) and chance (mismatched pairs)."""
+    """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
+    if model == "sensors":
+        _sensors(series, length, data, generator, windows, seed, json_path, overwrite)
+        return
+    if series is not None:
+        raise typer.BadParameter("is for `counterpoint evaluate sensors`", param_hint="--set")
     name = find_model(model)
     if json_path is not None and json_path.exists() and not overwrite:
         raise FileExistsError(17, "is there already; give --overwrite, or another --json", str(json_path))
@@ -37,6 +59,36 @@ def evaluate(
     from counterpoint.recipes import evaluate_joint
 
     scores = evaluate_joint.evaluate(name, prompts, seed, json_path, data, say=partial(print, file=sys.stderr))
+    for key, value in flat(scores):
+        print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
+
+
+def _sensors(
+    series: str | None,
+    length: int,
+    data: Path | None,
+    generator: Path | None,
+    windows: Path | None,
+    seed: int,
+    json_path: Path | None,
+    overwrite: bool,
+) -> None:
+    """The benchmark of series; scores of other sets in the file stay."""
+    if series is None:
+        raise typer.BadParameter("say which set: Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI", param_hint="--set")
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise FileNotFoundError(2, "its folder is not there", str(json_path))
+    for path in (data, generator, windows):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(2, "No such file or folder", str(path))
+    from counterpoint.data.series import find_set
+    from counterpoint.recipes import evaluate_sensors
+
+    name = find_set(series).name
+    if json_path is not None and not overwrite and str(length) in evaluate_sensors.read_scores(json_path).get(name, {}):
+        raise FileExistsError(17, f"holds {name}.{length} already; give --overwrite", str(json_path))
+    say = partial(print, file=sys.stderr)
+    scores = evaluate_sensors.evaluate(name, length, data, generator, windows, seed, json_path, say=say)
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 

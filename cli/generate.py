@@ -1,14 +1,15 @@
-"""`counterpoint generate` and `counterpoint text-to-video`: prompts in, files out."""
+"""`counterpoint generate` and `counterpoint text-to-video`: prompts, and what is given, in; files out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from counterpoint.cli import options
+from counterpoint.cli.conditions import check, read_given
 from counterpoint.cli.jobs import (
     TRACKS,
     Job,
@@ -22,99 +23,96 @@ from counterpoint.cli.jobs import (
 )
 from counterpoint.cli.models import find_model
 from counterpoint.cli.outputs import VIDEO, plan, written
+from counterpoint.cli.remux import copy_streams
 from counterpoint.recipes.settings import SettingsError
 
-
-def generate(
-    prompts: options.Prompts = None,
-    output: options.Output = None,
-    negative_prompt: options.NegativePrompt = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    seconds: options.Seconds = None,
-    seed: options.Seed = None,
-    tracks: options.Tracks = None,
-    prompt_file: options.PromptFile = None,
-    source: options.Source = None,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Generate clips from sentences: video with its sound, sensors as CSV, and an overview as PNG."""
-    common = _given(negative_prompt, steps, guidance, seconds, seed, tracks)
-    _run(TRACKS, prompts, prompt_file, source, common, output, model, device, dtype, overwrite)
+PER_CLIP = ("negative_prompt", "steps", "guidance", "seconds", "seeds", "tracks", "loop")
+REPLACES = ("classifier-free", "diffusers")  # guides that take the place of the model's default guidance
 
 
-def text_to_video(
-    prompts: options.Prompts = None,
-    output: options.Output = None,
-    negative_prompt: options.NegativePrompt = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    seconds: options.Seconds = None,
-    seed: options.Seed = None,
-    tracks: options.Tracks = None,
-    prompt_file: options.PromptFile = None,
-    source: options.Source = None,
-    model: options.Model = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Generate silent video from sentences: `generate` with --tracks video."""
-    common = _given(negative_prompt, steps, guidance, seconds, seed, tracks)
-    _run(("video",), prompts, prompt_file, source, common, output, model, device, dtype, overwrite)
+def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
+    """A command that makes the tracks of `default` unless others are asked for."""
+
+    def command(
+        prompts: options.Prompts = None,
+        output: options.Output = None,
+        given: options.Given = None,
+        extend: options.Continue = None,
+        fill: options.Fill = None,
+        loop: options.Loop = False,
+        negative_prompt: options.NegativePrompt = None,
+        steps: options.Steps = None,
+        guidance: options.Guidance = None,
+        guide: options.Guide = None,
+        seconds: options.Seconds = None,
+        seed: options.Seed = None,
+        tracks: options.Tracks = None,
+        prompt_file: options.PromptFile = None,
+        source: options.Source = None,
+        model: options.Model = None,
+        device: options.Device = "auto",
+        dtype: options.Dtype = "auto",
+        overwrite: options.Overwrite = False,
+    ) -> None:
+        check_machine(device, dtype)
+        parsed = {
+            "negative_prompt": negative_prompt,
+            "steps": steps,
+            "guidance": None if guidance is None else parse_guidance(guidance),
+            "seconds": seconds,
+            "seeds": None if seed is None else parse_seeds(seed),
+            "tracks": None if tracks is None else parse_tracks(tracks),
+            "loop": loop or None,
+        }
+        earlier = {} if source is None else read_source(source)
+        common = {key: earlier[key] for key in PER_CLIP if key in earlier}
+        common |= {key: value for key, value in parsed.items() if value is not None}
+        if isinstance(common.get("guidance"), list):
+            raise SettingsError(f"{source}: was guided by objects of Python; give --guidance and --guide anew")
+        common["guides"] = _guides(guide, earlier, common.get("seconds"))
+        common |= {"given": read_given(given, extend, fill, earlier), "extend": bool(extend)}
+        wanted = _wanted(prompts, prompt_file, earlier, common["given"] is not None)
+        planned = plan([check(job) for job in make_jobs(wanted, common)], output, default, overwrite)
+        name = find_model(model or earlier.get("model") or "joint")
+        for path in make_clips(planned, name, device, dtype, overwrite):
+            print(path)
+
+    command.__doc__ = doc
+    return command
 
 
-def _given(
-    negative_prompt: str | None,
-    steps: int | None,
-    guidance: str | None,
-    seconds: float | None,
-    seed: str | None,
-    tracks: str | None,
-) -> dict[str, Any]:
-    """The options that were given, parsed."""
-    values = {
-        "negative_prompt": negative_prompt,
-        "steps": steps,
-        "guidance": None if guidance is None else parse_guidance(guidance),
-        "seconds": seconds,
-        "seeds": None if seed is None else parse_seeds(seed),
-        "tracks": None if tracks is None else parse_tracks(tracks),
-    }
-    return {key: value for key, value in values.items() if value is not None}
+generate = _command(
+    TRACKS,
+    "Generate clips from sentences, and from what is given: video with its sound, sensors as CSV, and an overview as "
+    "PNG. Any tracks lead to any others.",
+)
+text_to_video = _command(("video",), "Generate silent video from sentences: `generate` with --tracks video.")
 
 
-def _run(
-    default: tuple[str, ...],
-    prompts: Sequence[str] | None,
-    prompt_file: Path | None,
-    source: Path | None,
-    common: dict[str, Any],
-    output: Path | None,
-    model: str | None,
-    device: str,
-    dtype: str,
-    overwrite: bool,
-) -> None:
-    """Settle everything that can be wrong before the model is loaded, then make the clips one after another."""
-    check_machine(device, dtype)
+def _wanted(
+    prompts: Sequence[str] | None, prompt_file: Path | None, earlier: Mapping[str, Any], given: bool
+) -> list[dict[str, Any]]:
+    """The prompts with their own options; an empty one where something is given and nothing is said."""
     wanted: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts or []]
     wanted += read_prompts(prompt_file) if prompt_file is not None else []
-    if source is not None:
-        common = read_source(source) | common
-        model = model or common.pop("model", None)
-        wanted = wanted or [{"prompt": common["prompt"]}]
-        common = {key: value for key, value in common.items() if key not in ("prompt", "model")}
+    if not wanted and earlier:
+        wanted = [{"prompt": earlier["prompt"]}]
+    if not wanted and given:
+        wanted = [{"prompt": ""}]
     if not wanted:
-        raise SettingsError("nothing to generate: give a PROMPT, --prompts FILE or --from FILE")
-    if any(not one["prompt"].strip() for one in wanted):
+        raise SettingsError("nothing to generate: give a PROMPT, --given FILE, --prompts FILE or --from FILE")
+    if not given and not earlier and any(not one["prompt"].strip() for one in wanted):
         raise SettingsError("the prompt is empty")
-    planned = plan(make_jobs(wanted, common), output, default, overwrite)
-    for path in make_clips(planned, find_model(model or "joint"), device, dtype, overwrite):
-        print(path)
+    return wanted
+
+
+def _guides(texts: Sequence[str] | None, earlier: Mapping[str, Any], seconds: float | None) -> tuple[Any, ...]:
+    """The specs of `--guide`, or else those of an earlier clip; files that they name must be there."""
+    if not texts and not earlier.get("guides"):
+        return ()
+    from counterpoint.cli.guides import GuideSpec, parse_guides
+
+    return tuple(parse_guides(texts or [str(GuideSpec.from_json(spec)) for spec in earlier["guides"]], seconds))
 
 
 def make_clips(
@@ -133,35 +131,80 @@ def make_clips(
         disable_progress_bar()
         pipeline = CounterpointPipeline.from_pretrained(model, device=device, dtype=dtype)
     files: list[Path] = []
+    told: set[str] = set()
+
+    def say(note: str) -> None:
+        """Once, however many clips it is true of."""
+        if note not in told:
+            print(note, file=sys.stderr)
+        told.add(note)
+
     with Progress(console=console, disable=not sys.stderr.isatty()) as bar:
         for job, path in planned:
             task = bar.add_task(path.name, total=job.steps)
-            clip = pipeline(
-                job.prompt,
-                negative_prompt=job.negative_prompt,
-                steps=job.steps,
-                guidance=job.guidance,
-                seconds=job.seconds,
-                seed=job.seed,
-                tracks=job.tracks or TRACKS,
-                progress=lambda step, total, task=task: bar.update(task, completed=step, total=total),
+            clip = _generate(
+                pipeline, job, lambda step, total, task=task: bar.update(task, completed=step, total=total), say
             )
-            files += _save(with_events(clip), path, job.tracks or TRACKS, overwrite)
+            files += _save(with_events(clip, job.given is not None), path, job, overwrite, say)
     return files
 
 
-def with_events(clip: Any) -> Any:
-    """The clip with the contacts that can be heard in it, or else felt, or else seen."""
-    from counterpoint.evaluation.events import clip_events
+def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Callable[[str], None]) -> Any:
+    """The clip of a job; its metadata keeps the guides as they are restored by `--from`."""
+    guidance, scale = job.guidance, job.guidance
+    if job.guides:
+        from counterpoint.cli.guides import build_guides
+        from counterpoint.diffusion.requests import guidances_of
 
-    found = clip_events(clip)
+        default = pipeline.defaults["guidance"]
+        replaced = any(spec.kind in REPLACES for spec in job.guides)
+        scale = scale if scale is not None else 1.0 if replaced else default
+        base = guidances_of(scale, pipeline.transformer.modalities, default)
+        guidance = [*base, *build_guides(job.guides, pipeline)]
+    clip = pipeline(
+        job.prompt,
+        given=job.given,
+        loop=job.loop,
+        negative_prompt=job.negative_prompt,
+        steps=job.steps,
+        guidance=guidance,
+        seconds=job.seconds,
+        seed=job.seed,
+        tracks=job.tracks or TRACKS,
+        progress=progress,
+        say=say,
+    )
+    if not job.guides:
+        return clip
+    facts = {"guidance": scale, "guides": [spec.to_json() for spec in job.guides]}
+    return replace(clip, metadata={**clip.metadata, **facts})
+
+
+def with_events(clip: Any, given: bool = False) -> Any:
+    """The clip with the contacts that can be heard in it, or else felt, or else seen.
+
+    Where something is given at rates and sizes of its own, they are looked for on the model's clock.
+    """
+    from counterpoint.evaluation.events import clip_events
+    from counterpoint.modalities.clip import Clock, resample
+
+    found = clip_events(resample(clip, Clock(seconds=clip.duration)) if given else clip)
     times = next((found[track] for track in ("audio", "sensor", "video") if track in found), ())
     return replace(clip, events=tuple(round(float(time), 4) for time in times))
 
 
-def _save(clip: Any, path: Path, tracks: Sequence[str], overwrite: bool) -> list[Path]:
+def _save(clip: Any, path: Path, job: Job, overwrite: bool, say: Callable[[str], None]) -> list[Path]:
     """The clip's files; the folder is made when there is something to put into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() in VIDEO:
-        return clip.save(path, overwrite=overwrite)
-    return [saved for target in written(path, tracks) for saved in clip.save(target, overwrite=overwrite)]
+    if path.suffix.lower() not in VIDEO:
+        return [saved for target in written(path, job.held) for saved in clip.save(target, overwrite=overwrite)]
+    files = clip.save(path, overwrite=overwrite)
+    given = job.given
+    sources = {}
+    for file in () if given is None else given.files:
+        tracks = [track for track in ("video", "audio") if track in file["tracks"]]
+        untouched = [track for track in tracks if given and clip.tracks[track] is given.clip.tracks[track]]
+        sources |= dict.fromkeys(untouched, Path(file["path"]))
+    for note in copy_streams(path, sources) if sources else ():
+        say(note)
+    return files

@@ -7,9 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from counterpoint.recipes.settings import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from counterpoint.cli.guides import GuideSpec
+    from counterpoint.diffusion.given import Given
 
 TRACKS = ("audio", "video", "sensor")
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -27,6 +31,26 @@ class Job:
     guidance: float | dict[str, float] | None = None
     seconds: float | None = None
     tracks: tuple[str, ...] | None = None
+    given: Given | None = None
+    extend: bool = False
+    loop: bool = False
+    guides: tuple[GuideSpec, ...] = ()
+
+    @property
+    def length(self) -> float:
+        """Seconds of a clip of which something is given."""
+        return self.given.seconds if self.seconds is None and self.given is not None else self.seconds or 0.0
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The tracks that the clip will have: those made and those given."""
+        groups = () if self.given is None else self.given.groups
+        return (*(self.tracks or ()), *(group for group in groups if group not in (self.tracks or ())))
+
+    def left(self, default: tuple[str, ...]) -> tuple[str, ...]:
+        """The tracks to make where none are named: those of `default` that are not given whole."""
+        finished = () if self.given is None else self.given.finished(self.length)
+        return tuple(track for track in default if track not in finished)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -149,7 +173,8 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def read_source(path: Path) -> dict[str, Any]:
-    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model.
+    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model,
+    and, where there were some: given (records of files), known (stretches), loop and guides (specs).
 
     Raises:
         FileNotFoundError: no such file.
@@ -163,7 +188,7 @@ def read_source(path: Path) -> dict[str, Any]:
     metadata = Clip.read(path).metadata
     if not isinstance(metadata.get("prompt"), str):
         raise SettingsError(f"{path}: has no prompt in its metadata; only what `counterpoint generate` wrote has")
-    known = ("prompt", "negative_prompt", "steps", "guidance", "seconds", "model")
+    known = ("prompt", "negative_prompt", "steps", "guidance", "seconds", "model", "given", "known", "loop", "guides")
     values = {key: metadata[key] for key in known if metadata.get(key) is not None}
     values["seeds"] = [int(metadata.get("seed", 0))]
     if metadata.get("tracks"):

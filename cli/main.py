@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli import data, evaluate, generate, models, train
+from counterpoint.cli import data, evaluate, generate, likelihood, models, train
 
 app = typer.Typer(
     name="counterpoint",
@@ -22,6 +22,7 @@ app.command("text-to-video")(generate.text_to_video)
 app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("likelihood")(likelihood.likelihood)
 app.add_typer(data.app, name="data")
 
 

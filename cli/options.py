@@ -35,7 +35,8 @@ Guidance = Annotated[
     ),
 ]
 Seconds = Annotated[
-    float | None, typer.Option("--seconds", min=0.01, help="Length of the clip. (default: the model's)")
+    float | None,
+    typer.Option("--seconds", min=0.01, help="Length of the clip. (default: that of what is given, or the model's)"),
 ]
 Seed = Annotated[
     str | None,
@@ -44,6 +45,34 @@ Seed = Annotated[
 Tracks = Annotated[
     str | None,
     typer.Option("--tracks", metavar="TRACK,...", help="Which of audio, video and sensor to make."),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--given",
+        metavar="[TRACK=]FILE",
+        help="What the clip has already, e.g. video=in.mp4 or sensor=log.csv; a file alone gives all its tracks. The "
+        "rest is made to fit. What a sensor did not measure (NaN) is filled in. May be given several times.",
+    ),
+]
+Continue = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--continue", metavar="FILE", help="Go on where this clip ends, up to --seconds; a CSV may be added to a video."
+    ),
+]
+Fill = Annotated[
+    str | None,
+    typer.Option("--fill", metavar="FROM-TO", help="Make this stretch of the --given clip anew, e.g. 0.8-1.6."),
+]
+Loop = Annotated[bool, typer.Option("--loop", help="The end leads back into the beginning.")]
+Guide = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guide",
+        metavar="KIND...",
+        help="Lead the clip further, e.g. isolation:1.5 or events=0.5,1.4. May be given several times.",
+    ),
 ]
 PromptFile = Annotated[
     Path | None,

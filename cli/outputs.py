@@ -33,8 +33,11 @@ def plan(jobs: Sequence[Job], output: Path | None, default: tuple[str, ...], ove
     if output is not None and _is_file(output):
         planned = [(_fit(_one(jobs, output), output, default), output)]
     else:
-        planned = _in_folder([replace(job, tracks=job.tracks or default) for job in jobs], output or Path())
-    for path in [path for job, target in planned for path in written(target, job.tracks or default)]:
+        planned = _in_folder([replace(job, tracks=job.tracks or _left(job, default)) for job in jobs], output or Path())
+    given = {Path(file["path"]).resolve() for job in jobs if job.given is not None for file in job.given.files}
+    for path in [path for job, target in planned for path in written(target, job.held)]:
+        if path.resolve() in given:
+            raise SettingsError(f"{path}: is given, and would be written over; name another file with -o")
         if path.exists() and not overwrite:
             raise FileExistsError(17, "is there already; give --overwrite, or another -o", str(path))
     return planned
@@ -70,12 +73,22 @@ def _one(jobs: Sequence[Job], output: Path) -> Job:
 
 
 def _fit(job: Job, output: Path, default: tuple[str, ...]) -> Job:
-    """The job with its tracks settled: those asked for must include what the file is made for."""
+    """The job with its tracks settled: those asked for, or given, must include what the file is made for."""
     holds = HOLDS[output.suffix.lower()]
-    tracks = job.tracks or (default if holds == "video" else tuple(track for track in default if track == holds))
-    if holds not in tracks:
-        raise SettingsError(f"{output}: is made for {holds}, but the tracks are {', '.join(job.tracks or default)}")
-    return replace(job, tracks=tracks)
+    if job.tracks is None:
+        left = _left(job, default)
+        job = replace(job, tracks=left if holds == "video" else tuple(t for t in left if t == holds) or left)
+    if holds not in (job.held if holds == "video" else job.tracks or ()):
+        raise SettingsError(f"{output}: is made for {holds}, but the tracks are {', '.join(job.tracks or ())}")
+    return job
+
+
+def _left(job: Job, default: tuple[str, ...]) -> tuple[str, ...]:
+    """The tracks to make where none are named; SettingsError if nothing is left to make."""
+    left = job.left(default)
+    if not left:
+        raise SettingsError(f"nothing is left to generate: {' and '.join(job.held)} are given whole")
+    return left
 
 
 def _in_folder(jobs: Sequence[Job], folder: Path) -> list[tuple[Job, Path]]:
@@ -84,7 +97,7 @@ def _in_folder(jobs: Sequence[Job], folder: Path) -> list[tuple[Job, Path]]:
         raise NotADirectoryError(20, "is not a folder", str(folder))
     planned, taken = [], set()
     for job in jobs:
-        tracks = job.tracks or TRACKS
+        tracks = job.held or TRACKS
         suffix = ".mp4" if "video" in tracks else ".wav" if "audio" in tracks else ".csv"
         stem = f"{slug(job.prompt) or 'clip'}-{job.seed}"
         number = next(n for n in range(1, len(jobs) + 1) if (stem, n) not in taken)

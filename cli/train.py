@@ -19,6 +19,7 @@ RECIPES = {
     "video_codec": "video to latents and back",
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",
+    "classifier": "reads attributes from noised latents, for classifier guidance",
     "judges": "classifiers that read attributes from each track, for `evaluate`",
 }
 PRESETS = ("tiny", "small", "base")

@@ -114,3 +114,14 @@ def generation_grid(names: Sequence[str], batch: int, slots: int) -> Grid:
         {name: torch.ones(batch, slots) for name in names},
         {name: torch.zeros(batch, slots, dtype=torch.bool) for name in names},
     )
+
+
+def condition_grid(known: Mapping[str, Tensor], batch: int) -> Grid:
+    """Generation from conditions: cells that are known stay at σ = 0, all others start at σ = 1.
+
+    Args:
+        known: `{modality: [T]}` bool, the same for every clip of the batch.
+        batch: clips, `B`.
+    """
+    cells = {name: flags.bool().expand(batch, -1) for name, flags in known.items()}
+    return Grid({name: (~flags).float() for name, flags in cells.items()}, cells)

@@ -1,16 +1,17 @@
-"""From a prompt to a clip: the pipeline, in the layout and with the manners of diffusers.
+"""From a prompt, and from whatever is given, to a clip: the pipeline, in the layout and with the manners of diffusers.
 
 pipeline = CounterpointPipeline.from_pretrained("joint")          # a shipped name, or a folder
 clip = pipeline("a small glass ball drops on a wooden floor", seed=7)
+clip = pipeline(given={"video": "in.mp4"}, tracks=["audio"])
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
-import importlib.resources
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +19,43 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from ..backbones.transformer import CounterpointTransformer
-from ..guidance.classifier_free import ClassifierFree, Guidance
+from ..guidance.auto import with_weak
+from ..guidance.interface import Guidance
 from ..modalities.clip import Clip, ClipError
-from ..modalities.codecs import GROUPS, SLOT_SECONDS, Codecs
+from ..modalities.codecs import Codecs
 from ..modalities.text import TextEncoder
+from .conditions import Condition, slots_known
+from .conversion import as_flow
+from .given import Given, Stretch, slots_of
+from .model_files import (
+    choose_device,
+    choose_dtype,
+    fast_bf16,
+    forget_origin,
+    model_folder,
+    save_transformer,
+    weights_folder,
+)
+from .process import process_of
+from .requests import (
+    Request,
+    check_seconds,
+    default_tracks,
+    guidance_spec,
+    guidances_of,
+    made_modalities,
+    seeds_of,
+)
 from .sampling import Tracks, draw_noise, make_scheduler, sample
+from .splicing import finish
+from .windows import busy, circular, decode_chunks, join, slide, spans
 
+__all__ = [
+    "CounterpointPipeline", "choose_device", "choose_dtype", "fast_bf16", "model_folder", "save_transformer",
+    "slots_of", "weights_folder",
+]  # fmt: skip
 DEFAULTS: dict[str, Any] = {"steps": 10, "guidance": 2.0, "seconds": 2.56, "solver": "unipc", "shift": 1.0}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def weights_folder() -> Path:
-    """Where the weights that ship with the package lie."""
-    return Path(str(importlib.resources.files("counterpoint.weights")))
-
-
-def model_folder(name: str | Path) -> Path:
-    """Folder of a shipped model by name, or the folder itself; neither is a ClipError."""
-    for folder in (Path(name), weights_folder() / str(name)):
-        if (folder / "model_index.json").is_file():
-            return folder
-    known = sorted(path.parent.name for path in weights_folder().glob("*/model_index.json"))
-    raise ClipError(f"model: {name} is neither a folder with a model_index.json nor one of: {', '.join(known)}")
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` is cuda, mps or cpu, in this order; anything else is taken by its name."""
-    if device != "auto":
-        try:
-            chosen = torch.device(device)
-        except RuntimeError as error:
-            raise ClipError(f"device: {device!r} is not auto, cpu, cuda, cuda:N or mps") from error
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise ClipError(f"device: {device} was asked for, but this PyTorch sees no CUDA device")
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bf16 are faster than in fp32 there (on a CPU: avx512_bf16 or AMX)."""
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it fast, else float32."""
-    if dtype == "auto":
-        return torch.bfloat16 if fast_bf16(device) else torch.float32
-    if dtype not in DTYPES:
-        raise ClipError(f"dtype: {dtype!r} is not auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+"""What a call leaves open; `seconds` is also the length that the network was trained on."""
 
 
 class CounterpointPipeline(DiffusionPipeline):
@@ -156,32 +141,43 @@ class CounterpointPipeline(DiffusionPipeline):
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
         for path in folder.rglob("config.json"):
-            _forget_origin(path)
+            forget_origin(path)
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
+        given: Given | Clip | str | Path | Mapping[str, Any] | None = None,
+        known: Sequence[Stretch] | None = None,
+        loop: bool = False,
         negative_prompt: str = "",
         steps: int | None = None,
         guidance: float | Mapping[str, float] | Sequence[Guidance] | None = None,
         seconds: float | None = None,
         seed: int | Sequence[int] = 0,
-        tracks: Sequence[str] = GROUPS,
+        tracks: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] = warnings.warn,
     ) -> Any:
         """Generates a clip, or a list of clips where a list of prompts is given.
 
         Args:
-            prompt: one prompt, or several that are generated as a batch.
+            prompt: one prompt, or several that are generated as a batch; may be left out where something is given.
+            given: tracks that the clip has already: a clip, a file, or tracks and files by name, e.g.
+                `{"video": "in.mp4", "force": Track(…)}`. They come out bit-identical, at their own rates and sizes.
+            known: the stretches (from, to) in seconds in which they are known; None is wherever they were recorded.
+                What is missing of a given track is generated: after its end, between stretches, in gaps of a sensor.
+            loop: the end leads into the beginning; costs two passes for one.
             negative_prompt: what guidance leads away from.
             steps: solver steps; each costs one pass of the network, and one more with guidance.
             guidance: one scale (1 is none), a scale per track, e.g. `{"audio": 3, "video": 2}`, or guidance objects.
-            seconds: duration, rounded up to whole slots of 0.16 s.
+            seconds: duration, rounded up to whole slots of 0.16 s where nothing is given; None is that of what is
+                given, or the model's. Beyond the trained length a window slides (`windows`).
             seed: one per prompt, or one number s, which gives prompt i the seed s + i.
-            tracks: any of `video`, `audio`, `sensor`.
+            tracks: any of `video`, `audio`, `sensor`; None is all that are not given whole.
             progress: called with (steps done, steps).
+            say: called with a line on everything given that can't be used as it is.
 
         Returns:
             `Clip`, or a list of them; each clip's metadata says how to make it again.
@@ -189,17 +185,74 @@ class CounterpointPipeline(DiffusionPipeline):
         Raises:
             ClipError: an argument that cannot be used, by its name.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ClipError("prompt: none given")
-        seeds = _seeds(seed, len(prompts))
-        settings = self._settings(negative_prompt, steps, guidance, seconds, tracks)
-        latents = self.generate_latents(prompts, seeds, settings, guidance, progress)
+        request = self._request(
+            prompt, given=given, known=known, loop=loop, negative_prompt=negative_prompt, steps=steps,
+            guidance=guidance, seconds=seconds, seed=seed, tracks=tracks, say=say,
+        )  # fmt: skip
+        chunks = list(self._chunks(request, progress))
         clips = [
-            Clip(clip.audio, clip.video, clip.sensor, metadata={"prompt": text, "seed": own, **settings})
-            for clip, text, own in zip(self.codecs.decode(latents), prompts, seeds, strict=True)
+            finish(join(parts), request.condition, {"prompt": text, "seed": own, **request.settings})
+            for *parts, text, own in zip(*chunks, request.prompts, request.seeds, strict=True)
         ]
-        return clips[0] if isinstance(prompt, str) else clips
+        return clips[0] if prompt is None or isinstance(prompt, str) else clips
+
+    @torch.no_grad()
+    def stream(
+        self, prompt: str | None = None, *, progress: Callable[[int, int], None] | None = None, **options: Any
+    ) -> Iterator[Clip]:
+        """The clip of `__call__` in pieces of half a window, each as soon as it is made.
+
+        Every piece holds what is generated, on the model's clock, and begins where the one before ended
+        (`Track.start`); joined, they are what `__call__` returns where nothing is given. Given samples are not
+        repeated. Options and errors are those of `__call__`; the first piece comes after the first window.
+        """
+        request = self._request(prompt, **options)
+        for [chunk] in self._chunks(request, progress):
+            yield replace(chunk, metadata={"prompt": prompt or "", "seed": request.seeds[0], **request.settings})
+
+    def _request(
+        self, prompt: str | Sequence[str] | None, *, given: Any = None, known: Sequence[Stretch] | None = None,
+        loop: bool = False, negative_prompt: str = "", steps: int | None = None, guidance: Any = None,
+        seconds: float | None = None, seed: int | Sequence[int] = 0, tracks: Sequence[str] | None = None,
+        say: Callable[[str], None] = warnings.warn,
+    ) -> Request:  # fmt: skip
+        """The arguments checked, what is given encoded, and all of it written down."""
+        prompts = (prompt or "",) if prompt is None or isinstance(prompt, str) else tuple(prompt)
+        if not prompts or (given is None and prompt is None):
+            raise ClipError("prompt: none given")
+        if given is None and known is not None:
+            raise ClipError("known: nothing is given that could be known")
+        seeds = seeds_of(seed, len(prompts))
+        source = None if given is None else Given.read(given, known)
+        if seconds is None and source is not None:
+            seconds = source.seconds
+        duration = check_seconds(self.defaults["seconds"] if seconds is None else seconds)
+        wanted = default_tracks(source, duration) if tracks is None else tuple(tracks)
+        settings = self._settings(negative_prompt, steps, guidance, duration, wanted)
+        condition = None
+        if source is not None:
+            source.check(wanted, duration)
+            condition = Condition.create(source, self.codecs, duration, self.device)
+            settings |= {"given": [dict(record) for record in source.files]}
+            settings |= {"known": [[a, min(b, duration)] for a, b in source.known]} if source.known is not None else {}
+            for note in condition.notes:
+                say(note)
+        settings |= {"loop": True} if loop else {}
+        made = made_modalities(self.codecs, wanted, condition)
+        return Request(prompts, seeds, settings, guidance, condition, made)
+
+    def _chunks(self, request: Request, progress: Callable[[int, int], None] | None) -> Iterator[list[Clip]]:
+        """Decoded pieces, each a clip per prompt."""
+        settings = request.settings
+        slots, loop = slots_of(settings["seconds"]), bool(settings.get("loop"))
+        walk = self._walk(request.prompts, request.seeds, settings, request.guidance, progress, request.condition)
+        hop = slots if slots <= self.window else max(1, self.window // 2)
+        yield from decode_chunks(self.codecs, walk, request.made, slots, hop, loop)
+
+    @property
+    def window(self) -> int:
+        """Slots that the network was trained on."""
+        return slots_of(self.defaults["seconds"])
 
     @torch.no_grad()
     def generate_latents(
@@ -209,16 +262,49 @@ class CounterpointPipeline(DiffusionPipeline):
         settings: Mapping[str, Any],
         guidance: Any = None,
         progress: Callable[[int, int], None] | None = None,
+        condition: Condition | None = None,
     ) -> Tracks:
         """Latents `{modality: [B, T, S, C]}` of a batch; `settings` as in a clip's metadata."""
-        names = self.codecs.names(settings["tracks"])
-        slots = slots_of(settings["seconds"])
-        shapes = {n: (slots, m.tokens, m.channels) for n, m in self.transformer.modalities.items() if n in names}
+        *_, (_, latents) = self._walk(prompts, seeds, settings, guidance, progress, condition)
+        return {name: x[:, : slots_of(settings["seconds"])] for name, x in latents.items()}
+
+    def _walk(
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], guidance: Any,
+        progress: Callable[[int, int], None] | None, condition: Condition | None,
+    ) -> Iterator[tuple[int, Tracks]]:  # fmt: skip
+        """Window after window: (slots that are final, latents `{modality: [B, T, S, C]}`), maybe past the end."""
+        told = () if condition is None else tuple(condition.known)
+        names = {*made_modalities(self.codecs, settings["tracks"], condition), *told}
+        slots, loop = slots_of(settings["seconds"]), bool(settings.get("loop"))
+        windows = [(0, slots)] if loop else spans(slots, self.window, beyond=condition is None)
+        total = windows[-1][1]
+        shapes = {n: (total, m.tokens, m.channels) for n, m in self.transformer.modalities.items() if n in names}
         noise = {name: value.to(self.device) for name, value in draw_noise(shapes, seeds).items()}
-        guidances = self._guidances(settings["guidance"] if guidance is None else guidance)
-        denoiser = self.denoiser(prompts, settings["negative_prompt"])
+        known = {name: slots_known(condition, name, total) for name in noise}
+        clean = {
+            name: condition.latents[name].to(x).expand_as(x) if condition is not None and name in told else x
+            for name, x in noise.items()
+        }
+        guidance = settings["guidance"] if guidance is None else guidance
+        guidances = guidances_of(guidance, self.transformer.modalities, self.defaults["guidance"])
+        if len(windows) > 1 and any(hasattr(kind, "measurement") for kind in guidances):
+            raise ClipError(f"guidance: measurements hold for at most {self.defaults['seconds']:g} s, a single window")
+        words = prompts, settings["negative_prompt"]
+        denoiser = with_weak(self.denoiser(*words), guidances, *words)
+        denoiser = circular(denoiser, slots, self.window) if loop else denoiser
         scheduler = make_scheduler(self.defaults["solver"], self.defaults["shift"])
-        return sample(denoiser, noise, scheduler, settings["steps"], guidances, progress=progress)
+        total, count = busy(known, windows), iter(range(len(windows)))
+
+        def sampler(window: Tracks, grid: Any, clean: Tracks) -> Tracks:
+            before = next(count)
+
+            def tell(step: int, steps: int) -> None:
+                if progress is not None:
+                    progress(before * steps + step, total * steps)
+
+            return sample(denoiser, window, scheduler, settings["steps"], guidances, grid, clean, tell)
+
+        yield from slide(sampler, noise, known, clean, windows)
 
     def denoiser(self, prompts: Sequence[str], negative_prompt: str = "") -> Callable[[str, Tracks, Tracks], Tracks]:
         """The network with its prompts bound, for `sample`; text is encoded once."""
@@ -238,82 +324,25 @@ class CounterpointPipeline(DiffusionPipeline):
                 v = self.transformer(latents, sigma, states, said, isolate=name == "isolated")
             return {key: value.float() for key, value in v.items()}
 
-        return denoise
+        return as_flow(denoise, process_of(self.transformer.config))
 
     def _settings(
         self, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None, tracks: Sequence[str]
     ) -> dict[str, Any]:
-        """Everything that, beside prompt and seed, decides what comes out, as JSON."""
+        """Everything that, beside prompt, seed and what is given, decides what comes out, as JSON."""
         count = int(self.defaults["steps"] if steps is None else steps)
-        duration = float(self.defaults["seconds"] if seconds is None else seconds)
+        duration = check_seconds(self.defaults["seconds"] if seconds is None else seconds)
         guidance = self.defaults["guidance"] if guidance is None else guidance
         if count < 1:
             raise ClipError(f"steps: {steps} is less than 1")
-        if not 0 < duration <= 60:
-            raise ClipError(f"seconds: {seconds} is not between 0 and 60")
-        if isinstance(guidance, Mapping):
-            guidance = {name: float(scale) for name, scale in guidance.items()}
-            self._scales(guidance)
-        elif not isinstance(guidance, (int, float)):
-            guidance = [repr(kind) for kind in guidance]
+        guidances_of(guidance, self.transformer.modalities, self.defaults["guidance"])
         self.codecs.names(tracks)
         return {
             "negative_prompt": negative_prompt,
             "steps": count,
-            "guidance": guidance,
+            "guidance": guidance_spec(guidance),
             "seconds": duration,
             "tracks": list(tracks),
             "model": self.model_name,
             "version": importlib.metadata.version("counterpoint"),
         }
-
-    def _guidances(self, guidance: Any) -> list[Guidance]:
-        if isinstance(guidance, Mapping):
-            return [ClassifierFree(scale=1.0, scales=self._scales(guidance))]
-        if isinstance(guidance, (int, float)):
-            return [ClassifierFree(scale=float(guidance))]
-        return list(guidance)
-
-    def _scales(self, guidance: Mapping[str, float]) -> dict[str, float]:
-        """Scales per modality from scales per track or modality; a track left out keeps the default scale."""
-        default = self.defaults["guidance"]
-        scales = dict.fromkeys(
-            self.transformer.modalities, float(default) if isinstance(default, (int, float)) else 1.0
-        )
-        for name, scale in guidance.items():
-            hit = [n for n, m in self.transformer.modalities.items() if name in (n, m.group)]
-            if not hit:
-                raise ClipError(f"guidance: no track is called {name!r}; known are {', '.join(GROUPS)}")
-            scales.update(dict.fromkeys(hit, float(scale)))
-        return scales
-
-
-def slots_of(seconds: float) -> int:
-    """Whole slots that cover a duration."""
-    return max(1, -int(-(seconds - 1e-6) // SLOT_SECONDS))
-
-
-def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: torch.dtype | None) -> None:
-    """Saves a network, rounded to `dtype` if one is given, and leaves it as it was."""
-    if dtype is None or dtype == transformer.dtype:
-        transformer.save_pretrained(str(folder))
-        return
-    rounded = copy.deepcopy(transformer)
-    torch.nn.Module.to(rounded, dtype)
-    rounded.save_pretrained(str(folder))
-
-
-def _forget_origin(path: Path) -> None:
-    """Takes the folder that a part was loaded from out of its configuration: it says nothing to anybody else."""
-    config = json.loads(path.read_text())
-    if config.pop("_name_or_path", None) is not None:
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else [int(s) for s in seed]
-    if len(seeds) != count:
-        raise ClipError(f"seed: {len(seeds)} seeds for {count} prompts")
-    if min(seeds) < 0:
-        raise ClipError(f"seed: {min(seeds)} is negative")
-    return seeds

@@ -6,58 +6,20 @@ Legend: `B` batch, `T` slots, `S` tokens, `C` channels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..guidance.classifier_free import Guidance
+from ..guidance.interface import Denoiser, Guidance, WalkState
 from .noise_levels import Grid
 from .process import per_token
+from .solvers import SOLVERS, begin, make_scheduler, set_steps
 
+__all__ = ["SOLVERS", "Denoiser", "Tracks", "draw_noise", "guided_velocity", "make_scheduler", "sample", "set_steps"]
 Tracks = dict[str, Tensor]
-Denoiser = Callable[[str, Tracks, Tracks], Tracks]
-"""`denoiser(pass_name, latents {modality: [B, T, S, C]}, sigma {modality: [B, T]})` → velocities like the latents."""
-SOLVERS = ("unipc", "dpm++", "euler", "heun")
-
-
-def make_scheduler(solver: str = "unipc", shift: float = 1.0) -> Any:
-    """A diffusers scheduler for the flow process by name; a multistep solver needs the fewest passes.
-
-    Args:
-        solver: one of `SOLVERS`.
-        shift: `σ → shift·σ / (1 + (shift − 1)·σ)`; above 1 spends more steps near noise (arXiv:2403.03206).
-    """
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-    from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
-    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
-
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
-    makers: dict[str, Callable[[], Any]] = {
-        "unipc": lambda: UniPCMultistepScheduler(**flow),
-        "dpm++": lambda: DPMSolverMultistepScheduler(**flow),
-        "euler": lambda: FlowMatchEulerDiscreteScheduler(shift=shift),
-        "heun": lambda: FlowMatchHeunDiscreteScheduler(shift=shift),
-    }
-    if solver not in makers:
-        raise ValueError(f"solver: {solver!r} is not one of {', '.join(SOLVERS)}")
-    return makers[solver]()
-
-
-def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") -> None:
-    """Sets `steps` steps from σ = 1 to 0 with no step wasted at the end."""
-    if steps < 1:
-        raise ValueError(f"steps: {steps} is less than 1")
-    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        # its default schedule spends the last step between two levels that are both nearly clean
-        scheduler.set_timesteps(sigmas=torch.linspace(1.0, 1.0 / steps, steps).tolist(), device=device)
-    else:
-        scheduler.set_timesteps(steps, device=device)
 
 
 def sample(
@@ -76,7 +38,7 @@ def sample(
         denoiser: the network with its conditions bound; `"conditional"` is always asked for, other passes only if an
             enabled guidance names them.
         noise: `{modality: [B, T, S, C]}`, standard normal.
-        scheduler: a flow scheduler of diffusers; it is copied per modality and left untouched.
+        scheduler: of `make_scheduler`, or a flow scheduler of diffusers; it is copied per modality and left untouched.
         steps: steps from σ = 1 to σ = 0.
         guidances: their deltas are added to the conditional velocity.
         grid: cells with `known` stay what `given` says, at σ = 0; all others walk from 1; None: all are generated.
@@ -91,11 +53,12 @@ def sample(
         set_steps(own, steps, next(iter(noise.values())).device)
     lead = next(iter(schedulers.values()))
     timesteps, levels = lead.timesteps, lead.sigmas.tolist()  # some timesteps are cut to integers, the levels are not
-    latents = {name: _pin(name, value, grid, given) for name, value in noise.items()}
+    latents = {name: _pin(name, begin(schedulers[name], value), grid, given) for name, value in noise.items()}
+    memories: list[dict[str, Any]] = [{} for _ in guidances]
     for index, t in enumerate(timesteps):
         level = levels[index]
         sigma = {name: _levels(name, value, level, grid) for name, value in latents.items()}
-        v = guided_velocity(denoiser, latents, sigma, level, guidances)
+        v = guided_velocity(denoiser, latents, sigma, level, guidances, (index, len(timesteps)), memories)
         for name, own in schedulers.items():
             stepped = own.step(v[name].float(), t, latents[name], return_dict=False)[0]
             latents[name] = _pin(name, stepped, grid, given)
@@ -105,15 +68,32 @@ def sample(
 
 
 def guided_velocity(
-    denoiser: Denoiser, latents: Tracks, sigma: Tracks, level: float, guidances: Sequence[Guidance]
+    denoiser: Denoiser,
+    latents: Tracks,
+    sigma: Tracks,
+    level: float,
+    guidances: Sequence[Guidance] = (),
+    step: tuple[int, int] = (0, 1),
+    memories: Sequence[MutableMapping[str, Any]] | None = None,
 ) -> Tracks:
-    """`v = v_cond + Σ delta_i`, with every pass made once however many guidances ask for it."""
-    active = [guidance for guidance in guidances if guidance.enabled(level)]
-    wanted = dict.fromkeys(name for guidance in active for name in guidance.passes)
-    predictions = {name: denoiser(name, latents, sigma) for name in ("conditional", *wanted)}
+    """`v = v_cond + Σ delta_i`, with every pass made once however many guidances ask for it.
+
+    Args:
+        denoiser, guidances: as in `sample`.
+        latents: noised, `{modality: [B, T, S, C]}`.
+        sigma: `{modality: [B, T]}`.
+        level: the noise level of the walk.
+        step: which step this is, from 0, and of how many.
+        memories: what each guidance keeps between the steps of one walk; None: nothing.
+    """
+    memories = [{} for _ in guidances] if memories is None else memories
+    active = [(own, memory) for own, memory in zip(guidances, memories, strict=True) if own.enabled(level)]
+    wanted = dict.fromkeys(name for guidance, _ in active for name in guidance.passes)
+    predictions = {name: denoiser(name, latents, sigma) for name in dict.fromkeys(("conditional", *wanted))}
     v = dict(predictions["conditional"])
-    for guidance in active:
-        for name, delta in guidance.delta(predictions, level).items():
+    for guidance, memory in active:
+        state = WalkState(predictions, latents, sigma, level, denoiser, *step, memory)
+        for name, delta in guidance.delta(state).items():
             v[name] = v[name] + delta
     return v
 

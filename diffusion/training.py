@@ -25,7 +25,7 @@ from ..backbones.transformer import CounterpointTransformer
 from ..modalities.clip import ClipError
 from .noise_levels import GridMixture, draw_grid
 from .optimizer import MuonWithAdamW
-from .process import add_noise, velocity
+from .process import Process, describe
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class LossSettings:
         drop_text: share of clips trained without their prompt, for classifier-free guidance.
         drop_modality: share of batches trained with a random subset of the modality groups present.
         isolate: share of batches trained with cross-modal attention off, for isolation guidance.
+        process: what is noise and what is predicted; kept in the network's config unless it is flow and velocity.
     """
 
     mixture: GridMixture = field(default_factory=GridMixture)
@@ -49,6 +50,7 @@ class LossSettings:
     drop_text: float = 0.1
     drop_modality: float = 0.05
     isolate: float = 0.1
+    process: Process = field(default_factory=Process)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class KeyedBatches(Sampler[list[tuple[int, float]]]):
 
 
 class JointTraining(L.LightningModule):
-    """The training step: draw a grid, noise, predict the velocity, weigh the squared error.
+    """The training step: draw a grid, noise, predict what the process asks for, weigh the squared error.
 
     Args:
         transformer: the network; Lightning's checkpoint holds it under `transformer.`.
@@ -141,6 +143,8 @@ class JointTraining(L.LightningModule):
         self.transformer = transformer.train()
         self.loss, self.optimizer_settings, self.steps, self.seed = loss, optimizer, steps, seed
         self.groups = {m.name: m.group for m in transformer.modalities.values()}
+        if not loss.process.is_default:
+            transformer.register_to_config(process=describe(loss.process))
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Loss of one batch; the losses of the modalities are logged apart."""
@@ -152,21 +156,24 @@ class JointTraining(L.LightningModule):
         return total
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over the unknown cells of each modality present."""
+        """Mean squared error of the prediction over the unknown cells of each modality present."""
         clean = self._present(batch["latents"], generator)
         first = next(iter(clean.values()))
         count, slots = first.shape[:2]
         grid = draw_grid(list(clean), count, slots, self.loss.mixture, generator)
         noise = {n: torch.randn(x.shape, generator=generator).to(x.device) for n, x in clean.items()}
         sigma = {name: level.to(first.device) for name, level in grid.sigma.items()}
-        noised = {name: add_noise(x, noise[name], sigma[name]) for name, x in clean.items()}
+        process = self.loss.process
+        noised = {name: process.add_noise(x, noise[name], sigma[name]) for name, x in clean.items()}
+        inputs = {name: process.scale_input(x, sigma[name]) for name, x in noised.items()}
         kept = torch.rand(count, 1, generator=generator) >= self.loss.drop_text  # [B, 1]
         mask = batch["text_mask"] & kept.to(first.device)
         isolate = bool(torch.rand((), generator=generator) < self.loss.isolate)
-        predicted = self.transformer(noised, sigma, batch["text"], mask, isolate=isolate)
+        predicted = self.transformer(inputs, sigma, batch["text"], mask, isolate=isolate)
         out = {}
         for name, x in clean.items():
-            error = (predicted[name].float() - velocity(x, noise[name])).square().mean(dim=-1)  # [B, T, S]
+            target = process.target(x, noise[name], sigma[name])
+            error = (predicted[name].float() - target).square().mean(dim=-1)  # [B, T, S]
             weight = (~grid.known[name]).to(error)[..., None] * self._motion(name, x)  # [B, T, S]
             out[name] = (error * weight).sum() / weight.sum().clamp_min(1.0)
         return out

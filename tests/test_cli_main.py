@@ -13,6 +13,7 @@ from counterpoint.cli.main import app
 GENERATE = {
     "prompts", "--output", "-o", "--negative-prompt", "--steps", "--guidance", "--seconds", "--seed", "--tracks",
     "--prompts", "--from", "--model", "--device", "--dtype", "--overwrite", "--force",
+    "--given", "--continue", "--fill", "--loop", "--guide",
 }  # fmt: skip
 FLAGS = {
     "": {"--version"},
@@ -21,6 +22,24 @@ FLAGS = {
     "models": set(),
     "train": {"recipe", "settings", "--dry-run"},
     "evaluate": {"model", "--json", "--prompts", "--seed", "--data", "--overwrite", "--force"},
+    "likelihood": {
+        "files",
+        "--track",
+        "--given",
+        "--method",
+        "--steps",
+        "--probes",
+        "--levels",
+        "--seed",
+        "--prompt",
+        "--shift-search",
+        "--step",
+        "--model",
+        "--device",
+        "--json",
+        "--overwrite",
+        "--force",
+    },
     "data": set(),
     "data folder": {"recordings", "out"},
     "data physics": {"out", "--clips", "--split", "--seed", "--workers"},

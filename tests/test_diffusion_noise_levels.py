@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from counterpoint.diffusion.noise_levels import Grid, GridMixture, draw_grid, generation_grid
+from counterpoint.diffusion.noise_levels import Grid, GridMixture, condition_grid, draw_grid, generation_grid
 
 NAMES = ("video", "audio", "force")
 KINDS = ("shared", "per_modality", "per_segment", "clean_rows", "clean_segment")
@@ -110,3 +110,10 @@ def test_generation_grid_knows_nothing() -> None:
     assert sigma.shape == (2, 3, 5)
     assert (sigma == 1).all()
     assert not known.any()
+
+
+def test_condition_grid_keeps_what_is_known_clean() -> None:
+    cells = {"video": torch.tensor([True, False, True]), "audio": torch.zeros(3, dtype=torch.bool)}
+    sigma, known = stack(condition_grid(cells, 2))
+    assert known.tolist() == [[[True, False, True], [False, False, False]]] * 2
+    assert sigma.tolist() == [[[0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]] * 2

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.noise_levels import GridMixture
+from counterpoint.diffusion.process import Process, process_of
 from counterpoint.diffusion.training import (
     JointTraining,
     KeyedBatches,
@@ -100,6 +101,27 @@ def test_known_cells_are_not_learned(cache: Path) -> None:
     whole = GridMixture(shared=0, per_modality=0, per_segment=0, clean_rows=0, clean_segment=1)
     module.loss = LossSettings(mixture=whole, drop_modality=0, isolate=0, motion=0)
     assert all(float(value) > 0 for value in module.losses(batch, torch.Generator().manual_seed(5)).values())
+
+
+@pytest.mark.parametrize(("process", "expected"), [
+    (Process(), 2.0), (Process("cosine", "epsilon"), 1.0), (Process("linear", "v_prediction"), 1.0),
+    (Process("cosine", "sample"), 1.0), (Process("edm", "edm"), 1.0),
+])  # fmt: skip
+def test_what_is_learned_follows_the_process(cache: Path, tmp_path: Path, process: Process, expected: float) -> None:
+    """The untrained network predicts 0: its loss is the variance of the target; what it predicts is in its config."""
+    network = CounterpointTransformer(CounterpointTransformer.describe(MODALITIES), 32, 1, 2, 10, multiple=2)
+    module = JointTraining(network, LossSettings(process=process, motion=0), OptimizerSettings(), 4, 0)
+    batch = next(iter(loader(LatentClips(cache), 12, 0, 1, 0)))
+    heard: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, args: heard.append(args[0]["video"]))
+    losses = module.losses(batch, torch.Generator().manual_seed(5))
+    assert [float(value) for value in losses.values()] == pytest.approx([expected] * 3, abs=0.3 * expected)
+    assert float(heard[0].square().mean()) < 1.5  # EDM's input is scaled
+    network.save_pretrained(str(tmp_path / "net"))
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    assert ("process" in config) == (not process.is_default)
+    again = CounterpointTransformer.from_pretrained(str(tmp_path / "net"), low_cpu_mem_usage=False)
+    assert process_of(again.config) == process
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
