@@ -40,6 +40,7 @@ $(VENV)/.installed: pyproject.toml $(WHEEL) | $(BIN)/pip
 $(VENV)/.installed-test: pyproject.toml $(WHEEL) | $(BIN)/pip
 	@echo "installing Counterpoint and its tests into $(VENV): about two minutes, 6 GB with PyTorch"
 	@$(INSTALL) $(if $(WHEEL),"$(WHEEL)[test]",--editable ".[test]")
+	@$(INSTALL) --no-deps "tinysoundfont>=0.3.6"  # without pyaudio, which it needs for live playing alone
 	@$(if $(WHEEL),,mkdir -p .typing && ln -sfn .. .typing/counterpoint)
 	@touch $@ $(VENV)/.installed
 
