@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -56,9 +59,7 @@ def evaluate(
         raise FileNotFoundError(2, "its folder is not there", str(json_path))
     if data is not None and not data.is_dir():
         raise FileNotFoundError(2, "No such folder", str(data))
-    from counterpoint.recipes import evaluate_joint
-
-    scores = evaluate_joint.evaluate(name, prompts, seed, json_path, data, say=partial(print, file=sys.stderr))
+    scores = recipe_of(name).evaluate(name, prompts, seed, json_path, data, say=partial(print, file=sys.stderr))
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 
@@ -91,6 +92,16 @@ def _sensors(
     scores = evaluate_sensors.evaluate(name, length, data, generator, windows, seed, json_path, say=say)
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
+
+
+def recipe_of(model: str) -> ModuleType:
+    """The evaluation recipe of a model: that of music if it generates sound alone, else the joint one."""
+    from counterpoint.diffusion.pipeline import model_folder
+
+    path = model_folder(model) / "transformer" / "config.json"
+    modalities = json.loads(path.read_text(encoding="utf-8"))["modalities"] if path.is_file() else []
+    alone = [one["name"] for one in modalities] == ["audio"]
+    return import_module(f"counterpoint.recipes.{'evaluate_music' if alone else 'evaluate_joint'}")
 
 
 def flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

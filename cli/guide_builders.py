@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.backbones.classifier import LatentClassifier
 from counterpoint.cli.guides import GuideSpec
+from counterpoint.diffusion.model_files import model_folder
 from counterpoint.guidance.auto import AutoGuidance
 from counterpoint.guidance.classifier import Classifier
 from counterpoint.guidance.classifier_free import ClassifierFree
@@ -63,11 +65,30 @@ def _scales(spec: GuideSpec, pipeline: Any) -> dict[str, float]:
 
 
 def _classifier(spec: GuideSpec, pipeline: Any, classifier: Any) -> Classifier:
-    classifier = getattr(pipeline, "classifier", None) if classifier is None else classifier
+    classifier = _own_classifier(pipeline) if classifier is None else classifier
     if classifier is None:
         raise SettingsError(f"--guide {spec}: this model has no classifier of noised latents")
     attribute, _, value = spec.value.partition("=")
+    if isinstance(classifier, LatentClassifier):
+        try:
+            classifier.number(attribute, value)
+        except ValueError as error:
+            raise SettingsError(f"--guide {spec}: {error}") from error
     return Classifier(**_options(spec, pipeline, Classifier), classifier=classifier, attribute=attribute, value=value)
+
+
+def _own_classifier(pipeline: Any) -> Any:
+    """The classifier that the pipeline holds, or the one in the folder `classifier/` of its model; None without."""
+    if getattr(pipeline, "classifier", None) is not None:
+        return pipeline.classifier
+    try:
+        folder = model_folder(getattr(pipeline, "model_name", "")) / "classifier"
+    except ClipError:  # a pipeline that was put together by hand
+        return None
+    if not (folder / "config.json").is_file():
+        return None
+    classifier = LatentClassifier.from_pretrained(str(folder), torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    return classifier.eval().requires_grad_(False).to(pipeline.device)
 
 
 def _weak(spec: GuideSpec, pipeline: Any) -> Any:

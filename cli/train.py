@@ -21,7 +21,10 @@ RECIPES = {
     "vocoder": "mel spectrograms to sound",
     "classifier": "reads attributes from noised latents, for classifier guidance",
     "judges": "classifiers that read attributes from each track, for `evaluate`",
+    "text_to_music": "the model: text to music (or `music`)",
+    "music_judge": "a classifier that hears instruments, mode and dynamics, for `evaluate`",
 }
+ALIASES = {"music": "text_to_music"}
 PRESETS = ("tiny", "small", "base")
 RESERVED = ("preset", "data", "run")
 
@@ -39,6 +42,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, size and data; train nothing.")] = False,
 ) -> None:
     """Train a model or one of its parts. The same command goes on where it stopped."""
+    recipe = ALIASES.get(recipe, recipe)
     module = _recipe(recipe)
     chosen, changes = _split(settings or [])
     preset, presets = chosen.get("preset", "small"), presets_of(module)

@@ -29,11 +29,13 @@ FRAMES, TOKENS, CHANNELS = SLOT // HOP, SLOT // HOP // 2, 32  # a slot: 8 mel fr
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must serve training too
 def _window(size: int, device: torch.device) -> Tensor:
     return torch.hann_window(size, device=device)
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def filterbank(device: torch.device | None = None) -> Tensor:
     """Slaney mel filters, Slaney area norm: [MELS, N_FFT // 2 + 1], as `librosa.filters.mel`."""
     bank = torchaudio.functional.melscale_fbanks(N_FFT // 2 + 1, 0.0, RATE / 2, MELS, RATE, "slaney", "slaney")

@@ -70,6 +70,8 @@ class Settings:
     log_every: int = 20
     checkpoint_every: int = 200
     preview_every: int = 500
+    prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
+    seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
     device: str = "auto"
 
 
@@ -149,7 +151,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     transformer = build_transformer(settings, codecs, encoder.channels)
 
     average = AveragedWeights(settings.ema)
-    preview = Preview(run / "previews", codecs, encoder, PREVIEW_PROMPTS)
+    preview = Preview(run / "previews", codecs, encoder, settings.prompts, settings.seconds)
     folder = RunFolder(run, average, settings.log_every, settings.checkpoint_every, settings.preview_every, preview,
                        settings.minutes)  # fmt: skip
     resume = folder.checkpoint if folder.checkpoint.is_file() else None
@@ -157,14 +159,14 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     start = int(saved["global_step"])
     if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
-        return save(transformer, codecs, encoder, run / "model", codecs_folder(settings.codecs))
+        return save(transformer, codecs, encoder, run / "model", settings)
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
     with _quiet_lightning():
         trainer = _trainer(settings, device, [average, folder])
     batches = loader(latents, settings.batch, settings.seed, settings.steps, start)
     with _quiet_lightning():
         trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
-    return save(average.average.transformer, codecs, encoder, run / "model", codecs_folder(settings.codecs))
+    return save(average.average.transformer, codecs, encoder, run / "model", settings)
 
 
 def _trainer(settings: Settings, device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
@@ -200,12 +202,12 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def save(
-    transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, codecs_from: Path
+    transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder)
+    pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, {"seconds": settings.seconds})
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
-    shutil.copytree(codecs_from, folder / "codecs", dirs_exist_ok=True)
+    shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)
     return folder
 
 

@@ -24,13 +24,17 @@ class Preview:
         folder: of the pictures.
         codecs, encoder: as in the pipeline.
         prompts: one row each, with the seed of their place.
+        seconds: length of the clips.
     """
 
-    def __init__(self, folder: Path, codecs: Codecs, encoder: TextEncoder, prompts: Sequence[str]) -> None:
-        self.folder, self.codecs, self.encoder, self.prompts = folder, codecs, encoder, list(prompts)
+    def __init__(
+        self, folder: Path, codecs: Codecs, encoder: TextEncoder, prompts: Sequence[str], seconds: float = 2.56
+    ) -> None:
+        self.folder, self.codecs, self.encoder = folder, codecs, encoder
+        self.prompts, self.seconds = list(prompts), seconds
 
     def __call__(self, transformer: CounterpointTransformer, step: int) -> None:
-        pipeline = CounterpointPipeline(transformer, self.codecs, self.encoder)
+        pipeline = CounterpointPipeline(transformer, self.codecs, self.encoder, {"seconds": self.seconds})
         with torch.autocast(transformer.device.type, torch.bfloat16, enabled=transformer.device.type != "mps"):
             settings = pipeline._settings("", None, None, None, GROUPS)
             latents = pipeline.generate_latents(self.prompts, range(len(self.prompts)), settings)

@@ -1,6 +1,7 @@
 """`--guide`: what is typed, what is refused in one line, what goes into metadata, and which guidances come out."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from counterpoint.backbones.classifier import LatentClassifier
 from counterpoint.cli.guides import KINDS, GuideSpec, build_guides, parse_guides
 from counterpoint.guidance.auto import AutoGuidance
 from counterpoint.guidance.classifier import Classifier
@@ -145,6 +147,19 @@ def test_a_classifier_is_the_one_given_or_the_pipelines(pipeline: Any) -> None:
     assert build(own, "classifier:material=glass")[0].classifier is judge
     with pytest.raises(SettingsError, match="this model has no classifier of noised latents"):
         build(pipeline, "classifier:material=glass")
+
+
+def test_a_models_folder_may_hold_its_classifier(pipeline: Any, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shapes = pipeline.codecs.shapes()
+    modalities = [{"name": n, "tokens": t, "channels": c, "group": g} for n, (t, c, g) in shapes.items()]
+    LatentClassifier(modalities, {"material": ["glass", "wood"]}, width=64, depth=1, heads=1).save_pretrained(
+        tmp_path / "model" / "classifier"
+    )
+    own = SimpleNamespace(codecs=pipeline.codecs, model_name=str(tmp_path / "model"), device=torch.device("cpu"))
+    assert isinstance(build(own, "classifier:material=glass")[0].classifier, LatentClassifier)
+    with pytest.raises(SettingsError, match="material 'gold' is none of glass, wood"):
+        build(own, "classifier:material=gold")
 
 
 def test_guiders_of_diffusers_have_their_own_scales(pipeline: Any, capfd: pytest.CaptureFixture[str]) -> None:
