@@ -20,6 +20,7 @@ RECIPES = {
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",
     "classifier": "reads attributes from noised latents, for classifier guidance",
+    "sensors": "sensor windows of the field's benchmark",
     "judges": "classifiers that read attributes from each track, for `evaluate`",
     "text_to_music": "the model: text to music (or `music`)",
     "music_judge": "a classifier that hears instruments, mode and dynamics, for `evaluate`",
@@ -53,7 +54,7 @@ def train(
     if dry_run:
         _show(module, resolved, data, run)
         return
-    if not data.is_dir():
+    if not data.is_dir() and getattr(module, "ARRAYS", True):
         raise FileNotFoundError(
             2, f"no such folder; make it with `counterpoint data physics {data} --clips 4000`", str(data)
         )
@@ -84,7 +85,8 @@ def _show(module: Any, settings: Any, data: Path, run: Path) -> None:
         print(f"{key}={_text(value)}")
     if hasattr(module, "parameters"):
         print(f"parameters: {module.parameters(settings):,}")
-    print(f"data: {data}" + ("" if data.is_dir() else f": not there; `counterpoint data physics {data}` makes it"))
+    missing = not data.is_dir() and getattr(module, "ARRAYS", True)
+    print(f"data: {data}" + (f": not there; `counterpoint data physics {data}` makes it" if missing else ""))
     for path in sorted(data.iterdir()) if data.is_dir() else []:
         print(f"  {path.name}  {_describe(path)}")
     print(f"run: {run}" + (" (there already: training would go on)" if run.is_dir() else ""))

@@ -8,22 +8,17 @@ shipped model's). The same command goes on where it stopped; `start_from` begins
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
-from counterpoint.diffusion.pipeline import CounterpointPipeline, choose_device, choose_dtype, fast_bf16, model_folder
+from counterpoint.diffusion.pipeline import CounterpointPipeline, choose_device, choose_dtype, model_folder
 from counterpoint.diffusion.training import JointTraining, LatentClips, LossSettings, OptimizerSettings, loader
 from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import Codecs
@@ -31,6 +26,7 @@ from counterpoint.modalities.text import DEFAULT_ENCODER, TextEncoder
 from counterpoint.recipes.latents import cache_latents
 from counterpoint.recipes.preview import Preview
 from counterpoint.recipes.settings import from_json, to_json
+from counterpoint.recipes.trainer import make_trainer, quiet_lightning
 
 PREVIEW_PROMPTS = (
     "a small glass ball drops on a wooden floor and bounces",
@@ -161,44 +157,12 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
         return save(transformer, codecs, encoder, run / "model", settings)
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
-    with _quiet_lightning():
-        trainer = _trainer(settings, device, [average, folder])
+    with quiet_lightning():
+        trainer = make_trainer(device, settings.steps, settings.optimizer.clip, [average, folder])
     batches = loader(latents, settings.batch, settings.seed, settings.steps, start)
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
     return save(average.average.transformer, codecs, encoder, run / "model", settings)
-
-
-def _trainer(settings: Settings, device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
-    return L.Trainer(
-        accelerator=device.type,
-        devices=1,
-        precision="bf16-mixed" if fast_bf16(device) else "32-true",
-        max_steps=settings.steps,
-        max_epochs=-1,
-        gradient_clip_val=settings.optimizer.clip,
-        callbacks=callbacks,
-        plugins=[SafetensorsIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """No tips and no warnings about what is meant here: resuming by step, one worker, a loader of our own."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def save(

@@ -21,7 +21,19 @@ FLAGS = {
     "text-to-video": GENERATE,
     "models": set(),
     "train": {"recipe", "settings", "--dry-run"},
-    "evaluate": {"model", "--json", "--prompts", "--seed", "--data", "--overwrite", "--force"},
+    "evaluate": {
+        "model",
+        "--json",
+        "--prompts",
+        "--seed",
+        "--data",
+        "--overwrite",
+        "--force",
+        "--set",
+        "--length",
+        "--generator",
+        "--windows",
+    },
     "likelihood": {
         "files",
         "--track",
@@ -43,6 +55,18 @@ FLAGS = {
     "data": set(),
     "data folder": {"recordings", "out"},
     "data physics": {"out", "--clips", "--split", "--seed", "--workers"},
+    "data scores": {"folder", "--workers"},
+    "data music": {
+        "out",
+        "--clips",
+        "--split",
+        "--seconds",
+        "--rate",
+        "--soundfont",
+        "--scores",
+        "--seed",
+        "--workers",
+    },
 }
 
 

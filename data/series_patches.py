@@ -1,0 +1,150 @@
+"""Windows of series as tokens and back: a linear code of patches, fitted once, nothing learned.
+
+A patch is P steps of all C channels. Each channel is centred and scaled (one with heavy tails is companded by asinh
+first); the patch's P·C numbers are then turned onto their principal axes and every axis is brought to about unit
+variance: y = Vᵀ(x − m) / √(λ + floor). So the slow level of a signal and its small steps from one sample to the next
+weigh the same, and channels that are equal stay equal, since axes without variance are left out. The axes, ordered by
+their variance, are dealt out to tokens of no more than `token` numbers.
+
+Decoding is the exact inverse up to the axes left out. A channel that takes few different values (a lamp's power in
+steps of ten) is rounded to the nearest of them, and nothing leaves the range that was seen.
+
+Legend: `B` batch, `L` length, `T = L / P` slots, `C` channels, `K` axes kept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..modalities.clip import ClipError
+
+LEVELS = 256  # a channel with no more different values is rounded to them
+FITTED = 20_000  # windows that the axes are fitted on
+
+
+class SeriesPatches:
+    """The code of one set of windows.
+
+    Args:
+        patch: steps of a slot, `P`; a window's length must be a multiple of it.
+        tensors: `center`, `scale`, `bend` `[C]` (bend 0: no companding), `low`, `high` `[C]`, `mean` `[P·C]`,
+            `encode` `[P·C, K]`, `decode` `[K, P·C]`, and `levels.i` for each channel that is rounded.
+        sizes: numbers of each token; they add up to `K`.
+    """
+
+    def __init__(self, patch: int, tensors: dict[str, Tensor], sizes: tuple[int, ...]) -> None:
+        self.patch, self.tensors, self.sizes = patch, tensors, sizes
+
+    @classmethod
+    def fit(
+        cls, windows: np.ndarray, patch: int, token: int = 64, floor: float = 1e-5, tails: float = 10.0, seed: int = 0
+    ) -> SeriesPatches:
+        """Fit on windows `[N, L, C]`.
+
+        Args:
+            patch: steps of a slot.
+            token: most numbers of a token.
+            floor: variance added to that of every axis, in units of a channel's; axes of a tenth of it are left out.
+            tails: a channel whose kurtosis (3 for a Gaussian) exceeds this is companded.
+            seed: chooses the windows where there are more than 20,000.
+
+        Raises:
+            ClipError: the length is no multiple of the patch, or no channel varies.
+        """
+        if windows.shape[1] % patch:
+            raise ClipError(f"patch: windows of {windows.shape[1]} steps are not cut evenly into patches of {patch}")
+        rows = np.sort(np.random.default_rng(seed).permutation(len(windows))[:FITTED])
+        x = windows[rows].astype(np.float64)
+        tensors = {key: torch.from_numpy(value) for key, value in _channels(x, tails).items()}
+        y = (_compand(torch.from_numpy(x), tensors)).unflatten(1, (-1, patch)).flatten(2).flatten(0, 1)  # [n, P·C]
+        mean = y.mean(dim=0)
+        variance, axes = torch.linalg.eigh((y - mean).T @ (y - mean) / len(y))
+        order = variance.argsort(descending=True)
+        order = order[variance[order] > floor / 10]
+        if len(order) == 0:
+            raise ClipError("windows: no channel varies")
+        spread, axes = (variance[order] + floor).sqrt(), axes[:, order]
+        tensors |= {"mean": mean, "encode": axes / spread, "decode": (axes * spread).T}
+        parts = -(-len(order) // token)
+        sizes = tuple(len(part) for part in np.array_split(np.arange(len(order)), parts))
+        return cls(patch, {key: value.float().contiguous() for key, value in tensors.items()}, sizes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tokens, as modalities of the network."""
+        return tuple(f"axes{i}" for i in range(len(self.sizes)))
+
+    def encode(self, windows: Tensor) -> dict[str, Tensor]:
+        """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`."""
+        y = _compand(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]
+        return self.split((y - self.tensors["mean"]) @ self.tensors["encode"])
+
+    def decode(self, latents: dict[str, Tensor]) -> Tensor:
+        """`{token: [B, T, 1, size]}` → windows `[B, L, C]`."""
+        own = self.tensors
+        y = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float() @ own["decode"] + own["mean"]
+        y = y.unflatten(2, (self.patch, -1)).flatten(1, 2)  # [B, L, C]
+        bent = torch.where(own["bend"] > 0, torch.sinh(y * own["bend"].clamp_min(1e-6)), y)
+        x = bent * own["scale"] + own["center"]
+        for key, levels in own.items():
+            if key.startswith("levels."):
+                channel = int(key.removeprefix("levels."))
+                between = (levels[1:] + levels[:-1]) / 2
+                x[..., channel] = levels[torch.bucketize(x[..., channel].contiguous(), between)]
+        return torch.minimum(torch.maximum(x, own["low"]), own["high"])
+
+    def split(self, values: Tensor) -> dict[str, Tensor]:
+        """All axes `[B, T, K]` as tokens."""
+        parts = values.split(list(self.sizes), dim=-1)
+        return {name: part[:, :, None] for name, part in zip(self.names, parts, strict=True)}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `series_patches.safetensors`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(self.tensors, Path(folder) / "series_patches.safetensors")
+        config = {"_class_name": "SeriesPatches", "patch": self.patch, "sizes": list(self.sizes)}
+        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SeriesPatches:
+        """Reads what `save_pretrained` wrote; a folder without it is a ClipError."""
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise ClipError(f"{path}: missing; no code of series here")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return cls(config["patch"], load_file(Path(folder) / "series_patches.safetensors"), tuple(config["sizes"]))
+
+
+def _channels(x: np.ndarray, tails: float) -> dict[str, np.ndarray]:
+    """Centre, scale, companding, range and levels of each channel of `[N, L, C]`."""
+    flat = x.reshape(-1, x.shape[2])
+    center, scale = flat.mean(axis=0), flat.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    standard = (flat - center) / scale
+    heavy = (standard**4).mean(axis=0) > tails
+    median = np.median(flat, axis=0)
+    deviation = np.abs(flat - median).mean(axis=0)
+    out = {
+        "center": np.where(heavy, median, center),
+        "scale": np.where(heavy, deviation, scale),
+        "bend": np.where(heavy, np.arcsinh((flat - median) / np.where(deviation > 0, deviation, 1.0)).std(axis=0), 0.0),
+        "low": flat.min(axis=0),
+        "high": flat.max(axis=0),
+    }
+    for channel in range(flat.shape[1]):
+        levels = np.unique(flat[:, channel])
+        if 1 < len(levels) <= min(LEVELS, len(flat) // 10):
+            out[f"levels.{channel}"] = levels
+    return out
+
+
+def _compand(x: Tensor, own: dict[str, Tensor]) -> Tensor:
+    """Channels of `[…, C]` with variance 1; a companded one y = asinh((x − median) / deviation) / bend."""
+    y = (x - own["center"]) / own["scale"]
+    return torch.where(own["bend"] > 0, torch.asinh(y) / own["bend"].clamp_min(1e-6), y)

@@ -1,0 +1,199 @@
+"""Train a generator of sensor windows: settings → windows → code → model → train → sample → save.
+
+    counterpoint train sensors set=ETTh1 length=24 data=ETTh1.csv run=runs/sensors-etth1-24
+    counterpoint evaluate sensors --set ETTh1 --length 24 --data ETTh1.csv --generator runs/sensors-etth1-24/model
+
+`DATA` is the set's file, or a folder with it; Sines are generated. One setting serves all sets. The same command goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from counterpoint.backbones.transformer import CounterpointTransformer
+from counterpoint.data.series import SINES_SEED, load_windows
+from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
+from counterpoint.diffusion.noise_levels import GridMixture, draw_grid
+from counterpoint.diffusion.pipeline import choose_device
+from counterpoint.diffusion.process import Process, describe
+from counterpoint.diffusion.training import JointTraining, KeyedBatches, LossSettings, OptimizerSettings
+from counterpoint.recipes.joint import ModelSettings
+from counterpoint.recipes.sensors_generator import (
+    TEXT_DIM,
+    SeriesGenerator,
+    no_text,
+    token_modalities,
+    with_clock,
+    without_clock,
+)
+from counterpoint.recipes.settings import to_json
+from counterpoint.recipes.trainer import make_trainer, quiet_lightning
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of the sensors recipe depends on."""
+
+    set: str = "ETTh1"  # Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI
+    length: int = 24  # steps of a window
+    series_seed: int = SINES_SEED  # of Sines
+    patch: int = 8  # most steps of a slot; a longer window has several
+    token: int = 64  # most numbers of a token; with the clock's 16 no more than the width
+    floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
+    tails: float = 10.0  # kurtosis above which a channel is companded
+    model: ModelSettings = field(
+        default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
+    )
+    mixture: GridMixture = field(
+        default_factory=lambda: GridMixture(1.0, 0.0, 0.0, 0.0, 0.0, location=0.0, scale=1.0, uniform=0.2)
+    )
+    process: Process = field(default_factory=lambda: Process(prediction="edm"))  # 0 is right for Gaussian windows
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    steps: int = 4000  # of the whole run: the learning rate cools down towards it
+    batch: int = 256
+    ema: float = 0.999
+    seed: int = 0
+    minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
+    log_every: int = 50
+    checkpoint_every: int = 500
+    solver: str = "unipc"  # of sampling
+    sample_steps: int = 16
+    bf16: bool = True  # products in bfloat16 where the processor is fast at them
+    device: str = "auto"
+
+
+def tiny() -> Settings:
+    """For tests: seconds."""
+    model = ModelSettings(width=32, depth=1, heads=2, feed_forward="shared", multiple=2)
+    return Settings(
+        set="Sines", length=8, patch=4, token=16, model=model, steps=4, batch=8, log_every=1, checkpoint_every=2,
+        sample_steps=2,
+    )  # fmt: skip
+
+
+def small() -> Settings:
+    """The one setting of the benchmark: slots of 8 steps, at every length."""
+    return Settings()
+
+
+PRESETS = {"tiny": tiny, "small": small}
+ARRAYS = False  # its data are a file of its own
+
+
+class WindowBatches(Dataset[dict[str, Any]]):
+    """Whole batches of latents by their keys `[(row, draw), …]`: `{"latents": {token: [B, T, 1, size]}, …}`."""
+
+    def __init__(self, windows: np.ndarray, codec: SeriesPatches) -> None:
+        self.windows, self.codec = windows, codec
+
+    def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
+        rows = [row for row, _ in keys]
+        latents = self.codec.encode(torch.from_numpy(self.windows[rows]))
+        text, mask = no_text(len(rows))
+        return {"latents": latents, "text": text, "text_mask": mask}
+
+
+class SeriesTraining(JointTraining):
+    """`JointTraining` of tokens that share one noise level, beside a clock that is never noised.
+
+    Windows are white in the code's axes, so with EDM's prediction in the flow process (variance of the data 1) a
+    network that says 0 is the best one for Gaussian windows: its loss is 1, and what is below 1 is more than that.
+    """
+
+    def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """The mean squared error of the prediction over all axes, as one loss."""
+        clean = batch["latents"]
+        first = next(iter(clean.values()))
+        grid = draw_grid(["sensor"], len(first), first.shape[1], self.loss.mixture, generator)
+        sigma = grid.sigma["sensor"].to(first.device)  # [B, T]
+        noise = {n: torch.randn(x.shape, generator=generator).to(x.device) for n, x in clean.items()}
+        process = self.loss.process
+        inputs = {n: process.scale_input(process.add_noise(x, noise[n], sigma), sigma) for n, x in clean.items()}
+        levels = dict.fromkeys(clean, sigma)
+        predicted = self.transformer(with_clock(inputs), levels, batch["text"], batch["text_mask"])
+        predicted = without_clock(predicted, clean)
+        weight = (~grid.known["sensor"]).to(first)  # [B, T]
+        error = torch.zeros_like(sigma)
+        for name, x in clean.items():
+            target = process.target(x, noise[name], sigma)
+            error = error + (predicted[name].float() - target).square().sum(dim=(2, 3))
+        axes = sum(x.shape[3] for x in clean.values())
+        return {"sensor": (error * weight).sum() / (axes * weight.sum().clamp_min(1.0))}
+
+
+def patch_of(settings: Settings) -> int:
+    """Steps of a slot: `patch`, or the longest divisor of the length that is no longer."""
+    return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
+
+
+def build_transformer(settings: Settings, codec: SeriesPatches) -> CounterpointTransformer:
+    """The network for the code's tokens, seeded."""
+    torch.manual_seed(settings.seed)
+    model = settings.model
+    modalities = token_modalities(codec)
+    transformer = CounterpointTransformer(
+        modalities=CounterpointTransformer.describe(modalities),
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        text_dim=TEXT_DIM,
+        feed_forward=model.feed_forward,
+        multiple=model.multiple,
+    )
+    if not settings.process.is_default:
+        transformer.register_to_config(process=describe(settings.process))
+    return transformer
+
+
+def train(settings: Settings, data: Path | None, run: Path) -> Path:
+    """Trains or goes on training; returns the folder of the generator with the averaged weights.
+
+    Args:
+        settings: a preset, changed by `key=value`.
+        data: the set's file, or a folder with it; None or anything for Sines.
+        run: the run folder: `settings.json`, `log.jsonl`, `checkpoint.safetensors`, `model/`.
+
+    Raises:
+        ClipError: the set or its file is not there.
+    """
+    windows = load_windows(settings.set, settings.length, data, settings.series_seed)
+    run.mkdir(parents=True, exist_ok=True)
+    to_json(settings, run / "settings.json")
+    device = choose_device(settings.device)
+    codec = SeriesPatches.fit(windows.values, patch_of(settings), settings.token, settings.floor, settings.tails)
+    transformer = build_transformer(settings, codec)
+    average = AveragedWeights(settings.ema)
+    folder = RunFolder(run, average, settings.log_every, settings.checkpoint_every, settings.steps + 1,
+                       minutes=settings.minutes)  # fmt: skip
+    resume = folder.checkpoint if folder.checkpoint.is_file() else None
+    saved: dict[str, Any] = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
+    start = int(saved["global_step"])
+    facts = {
+        "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
+        "series_seed": settings.series_seed,
+        "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
+    }  # fmt: skip
+    if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
+        transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
+        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
+    loss = LossSettings(
+        mixture=settings.mixture, weights={}, drop_text=0.0, drop_modality=0.0, isolate=0.0, process=settings.process
+    )
+    module = SeriesTraining(transformer, loss, settings.optimizer, settings.steps, settings.seed)
+    sampler = KeyedBatches(len(windows), settings.batch, settings.seed, settings.steps, start)
+    batches: Any = DataLoader(WindowBatches(windows.values, codec), sampler=sampler, batch_size=None)  # pyright: ignore
+    with quiet_lightning():
+        trainer = make_trainer(device, settings.steps, settings.optimizer.clip, [average, folder], settings.bf16)
+        trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
+    return SeriesGenerator(codec, average.average.transformer.cpu(), facts).save_pretrained(run / "model")

@@ -1,0 +1,132 @@
+"""A trained generator of series: a linear code of patches and the transformer that denoises its tokens.
+
+    generator = SeriesGenerator.from_pretrained("runs/sensors/model")
+    windows = generator.sample(1000, seed=0)    # [1000, L, C] in [0, 1]
+
+A slot is a patch of the window; a token, one per slot and with a projection and an embedding of its own, is a group of
+the patch's principal axes. The first token also carries, never noised, which slot it is: the backbone's positions are
+relative, and a recording of a fall does not begin as it ends.
+
+Legend: `B` batch, `L` length, `T` slots, `C` channels, `K` axes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.diffusion.conversion import as_flow
+from counterpoint.diffusion.process import process_of
+from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
+from counterpoint.modalities.clip import ClipError
+
+CLOCK = 16  # channels that say which slot it is
+TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
+BATCH = 500
+
+
+def clock(slots: int) -> Tensor:
+    """Which slot it is, as sines and cosines of periods from 2 to 256 slots: `[T, 16]`."""
+    periods = torch.logspace(math.log10(2.0), math.log10(256.0), CLOCK // 2)
+    angles = 2 * math.pi * torch.arange(slots)[:, None] / periods  # [T, 8]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def with_clock(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's input: the clock behind the numbers of the first token, `[B, T, 1, size + 16]`."""
+    name, first = next(iter(latents.items()))
+    codes = clock(first.shape[1]).to(first)[None, :, None].expand(len(first), -1, -1, -1)
+    return {**latents, name: torch.cat([first, codes], dim=3)}
+
+
+def without_clock(predicted: dict[str, Tensor], latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's output, cut to the numbers of each token."""
+    return {name: predicted[name][..., : x.shape[3]] for name, x in latents.items()}
+
+
+def no_text(batch: int) -> tuple[Tensor, Tensor]:
+    """Text states `[B, 1, TEXT_DIM]` and mask `[B, 1]` of windows that nothing is said of."""
+    return torch.zeros(batch, 1, TEXT_DIM), torch.zeros(batch, 1, dtype=torch.bool)
+
+
+def token_modalities(codec: SeriesPatches) -> list[Modality]:
+    """What the network must know of each token."""
+    sizes = [codec.sizes[0] + CLOCK, *codec.sizes[1:]]
+    return [Modality(name, 1, size, "sensor") for name, size in zip(codec.names, sizes, strict=True)]
+
+
+class SeriesGenerator:
+    """Codec, network and how to sample.
+
+    Args:
+        codec: between windows and latents.
+        transformer: denoises the latents.
+        facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
+    """
+
+    def __init__(self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict) -> None:
+        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
+
+    @torch.no_grad()
+    def sample(
+        self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False
+    ) -> np.ndarray:
+        """Windows `[count, L, C]` float32 in [0, 1]; window i depends on `seed` and i alone.
+
+        Args:
+            steps, solver: None for the model's own.
+            bf16: the network's products in bfloat16: faster where the processor has them.
+        """
+        seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
+        parts = []
+        for start in range(0, count, BATCH):
+            with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
+                latents = self._latents(seeds[start : start + BATCH], steps, solver)
+            parts.append(self.codec.decode(latents).numpy())
+        return np.concatenate(parts)
+
+    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
+        """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
+        batch, device = len(seeds), self.transformer.device
+        slots = self.facts["length"] // self.codec.patch
+        drawn = draw_noise({"axes": (slots, sum(self.codec.sizes))}, seeds)["axes"]  # [B, T, K]
+        noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
+        text, mask = (x.to(device) for x in no_text(batch))
+        scheduler = make_scheduler(solver or self.facts["solver"])
+        steps = self.facts["steps"] if steps is None else steps
+
+        def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
+            return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
+
+        denoiser = as_flow(denoise, process_of(self.transformer.config))
+        clean = sample(denoiser, noise, scheduler, steps)
+        return {name: x.cpu() for name, x in clean.items()}
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes `generator.json`, `codec/` and `transformer/`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.codec.save_pretrained(folder / "codec")
+        self.transformer.save_pretrained(str(folder / "transformer"))
+        (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SeriesGenerator:
+        """Reads what `save_pretrained` wrote; a folder without it is a ClipError."""
+        folder = Path(folder)
+        if not (folder / "generator.json").is_file():
+            raise ClipError(f"{folder}: no generator.json in it; train one with `counterpoint train sensors`")
+        facts = json.loads((folder / "generator.json").read_text(encoding="utf-8"))
+        network = CounterpointTransformer.from_pretrained(
+            str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts)

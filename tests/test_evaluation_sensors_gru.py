@@ -1,0 +1,87 @@
+"""The recurrent judges against TensorFlow 1's formulas, worked out by hand in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoint.evaluation.sensors_gru import TF1GRU, Drawn, TF1Adam, discriminative_scores, predictive_scores
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def by_hand(network, x):
+    """States of the first network on `x [T, B, C]`, as `GRUCell.call` computes them."""
+    gates, gates_bias, candidate, candidate_bias = (p.detach().numpy()[0] for p in list(network.parameters())[:4])
+    state = np.zeros((x.shape[1], network.hidden))
+    for now in x:
+        both = sigmoid(np.concatenate([now, state], axis=1) @ gates + gates_bias)
+        reset, keep = both[:, : network.hidden], both[:, network.hidden :]
+        new = np.tanh(np.concatenate([now, reset * state], axis=1) @ candidate + candidate_bias)
+        state = keep * state + (1 - keep) * new
+    return state
+
+
+def test_a_step_is_tensorflow_s():
+    network = TF1GRU(3, 2, [5, 6])
+    x = np.random.default_rng(0).normal(size=(2, 4, 7, 3)).astype(np.float32)
+    state = network.states(torch.from_numpy(x))[-1].detach().numpy()
+    np.testing.assert_allclose(state[0], by_hand(network, x[0]), atol=1e-6)
+    np.testing.assert_allclose(state[1], by_hand(network.only(1), x[1]), atol=1e-6)
+    logits = network.last(torch.from_numpy(x)).detach().numpy()
+    dense = network.dense.detach().numpy()
+    np.testing.assert_allclose(logits, (state @ dense)[..., 0], atol=1e-6)
+    np.testing.assert_allclose(network.every(torch.from_numpy(x)).detach().numpy()[:, -1], logits, atol=1e-6)
+
+
+def test_weights_start_as_tensorflow_s():
+    network = TF1GRU(30, 20, [1])
+    for kernel, fan_in, fan_out in ((network.gates, 50, 40), (network.candidate, 50, 20), (network.dense, 20, 1)):
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        assert kernel.shape == (1, fan_in, fan_out)
+        assert kernel.abs().max() <= limit
+        assert kernel.std().item() == pytest.approx(limit / np.sqrt(3), rel=0.25)
+    assert (network.gates_bias == 1).all()
+    assert (network.candidate_bias == 0).all()
+    assert (network.dense_bias == 0).all()
+
+
+def test_adam_is_tensorflow_s():
+    """After one step with gradient g: lr·√(1 − β₂)/(1 − β₁) · (1 − β₁)g / (√(1 − β₂)|g| + ε)."""
+    weight = torch.zeros(2, requires_grad=True)
+    adam = TF1Adam([weight])
+    gradient = np.array([1e-6, 2.0])
+    adam.step((weight * torch.tensor(gradient, dtype=torch.float32)).sum())
+    root = np.sqrt(1 - 0.999)
+    expected = -1e-3 * root * gradient / (root * gradient + 1e-8)
+    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-4)
+
+
+def test_networks_side_by_side_are_those_trained_alone():
+    draws = np.random.default_rng(0)
+    real, made = draws.random((60, 5, 4)).astype(np.float32), draws.random((60, 5, 4)).astype(np.float32)
+    together = predictive_scores([(real, made), (made, real)], [1, 2], steps=5)
+    alone = predictive_scores([(made, real)], [2], steps=5)
+    assert together[1] == pytest.approx(alone[0], abs=1e-6)
+    both = discriminative_scores([(real, made), (real, made + 2)], [3, 4], steps=400)
+    assert both[1] == pytest.approx(discriminative_scores([(real, made + 2)], [4], steps=400)[0], abs=1e-6)
+    assert both[1] > 0.4
+    assert both[1] > both[0]
+
+
+def test_the_next_value_is_foretold_from_the_other_channels():
+    """The last channel repeats the first one's previous value: a network trained on it errs less than the mean does."""
+    first = np.random.default_rng(0).random((400, 12, 1))
+    late = np.concatenate([first[:, :1], first[:, :-1]], axis=1)
+    windows = np.concatenate([first, first, first, late], axis=2).astype(np.float32)
+    untrained, trained = (predictive_scores([(windows, windows)], [0], steps=n)[0] for n in (1, 400))
+    assert untrained > 0.24  # a constant's error on uniform values is 0.25
+    assert trained < 0.15
+
+
+def test_rows_drawn_are_read_when_asked_for():
+    values = np.arange(24).reshape(6, 2, 2)
+    drawn = Drawn(values, np.array([4, 4, 1]))
+    assert len(drawn) == 3
+    np.testing.assert_array_equal(drawn[np.array([0, 2])], values[[4, 1]])
