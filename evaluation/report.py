@@ -197,7 +197,7 @@ def evaluate(
     return {
         **facts,
         "clips": len(generated),
-        "sync": synchronization_report(**events),
+        "sync": synchronization_report(events["generated"], events["real"], events["codec"]),
         "contacts": contact_report(real, events["real"]),
         "adherence": adherence_report(ours, theirs, judges, attributes, unseen),
         "realism": realism_report(ours, theirs, reference_features or training_features),

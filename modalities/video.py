@@ -1,7 +1,7 @@
 """Video as latents and back: a small causal video VAE (diffusers' `AutoencoderKLLTXVideo`) on whole slots.
 
 Shapes: B batch, T slots, F = 4·T frames, H = W pixels (a multiple of 16, 64 in every preset), S = (H/16)² tokens
-of a slot (row-major, 16 at 64×64), C = 64 latent channels.
+of a slot (row-major, 16 at 64×64), C = 64 channels of a token: 2×2 cells of the latent grid with C/4 channels each.
 
 First-frame policy, the same in training and inference: LTX's VAE maps 1 + 4k frames to 1 + k latents, so one copy of
 the first frame is put before the clip and latent 0, which describes nothing else, is dropped; before decoding the
@@ -18,18 +18,20 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .clip import ClipError
 
-PATCH = 4  # pixels folded into channels before the first convolution
-SPATIAL = 16  # pixels a token is wide: the patch and two halvings
+PATCH = 2  # pixels folded into channels before the first convolution
+CELLS = 2  # cells of the latent grid that a token is wide
+SPATIAL = 16  # pixels a token is wide: the patch, two halvings and the cells
 
 
 class VideoCodec(nn.Module):
     """A video VAE whose latents are tokens of slots, with mean 0 and standard deviation 1 per channel.
 
     Args:
-        vae: an LTX VAE that compresses 4 × in time and 16 × in space; its buffers `latents_mean` and `latents_std`
+        vae: an LTX VAE that compresses 4 × in time and 8 × in space; its buffers `latents_mean` and `latents_std`
             hold the statistics of the raw latents (`fit_statistics`).
     """
 
@@ -39,7 +41,7 @@ class VideoCodec(nn.Module):
     def __init__(self, vae: AutoencoderKLLTXVideo) -> None:
         super().__init__()
         self.vae = vae
-        self.channels: int = vae.config["latent_channels"]
+        self.channels: int = CELLS * CELLS * vae.config["latent_channels"]
 
     @classmethod
     def create(
@@ -52,18 +54,20 @@ class VideoCodec(nn.Module):
         """A new codec; each width doubles the one before it, because LTX's residual up- and downsampling halves them.
 
         Args:
-            widths: channels on the grids 16×16 (a frame), 8×8 (two frames) and 4×4 (four frames) of a 64×64 video.
+            widths: channels on the grids 32×32 (a frame), 16×16 (two frames) and 8×8 (four frames) of a 64×64 video.
             layers, decoder_layers: residual blocks on each of the three grids.
-            channels: latent channels.
+            channels: of a token; a cell of the 8×8 grid has a quarter of them.
 
         Raises:
-            ClipError: if the widths don't double.
+            ClipError: if the widths don't double, or the channels can't be shared among the cells of a token.
         """
+        if channels <= 0 or channels % (CELLS * CELLS):
+            raise ClipError(f"video codec channels {channels}: a multiple of {CELLS * CELLS} is needed")
         fine, middle, coarse = widths
         if middle != 2 * fine or coarse != 2 * middle:
             raise ClipError(f"video codec widths {widths}: each has to be twice the one before")
         vae = AutoencoderKLLTXVideo(
-            latent_channels=channels,
+            latent_channels=channels // (CELLS * CELLS),
             block_out_channels=(fine, middle, coarse),
             decoder_block_out_channels=(middle, coarse),
             down_block_types=("LTXVideo095DownBlock3D",) * 2,
@@ -82,14 +86,14 @@ class VideoCodec(nn.Module):
         return cls(vae)
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the raw latents, both [B, C, T, H/16, W/16] (one log-variance for all channels)."""
+        """Mean and log-variance of the raw latents, both [B, C/4, T, H/8, W/8] (one log-variance for all channels)."""
         _check_video(video)
         video = torch.cat([video[:, :, :1], video], dim=2)  # [B, 3, 1 + 4T, H, W]
         mean, logvar = self.vae.encoder(video)[:, :, 1:].chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
     def reconstruct(self, raw: Tensor) -> Tensor:
-        """Video [B, 3, 4T, H, W], not clamped, from raw latents [B, C, T, H/16, W/16]."""
+        """Video [B, 3, 4T, H, W], not clamped, from raw latents [B, C/4, T, H/8, W/8]."""
         return self.vae.decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
 
     def encode(self, video: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
@@ -109,7 +113,7 @@ class VideoCodec(nn.Module):
             noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype)
             mean = mean + noise.to(mean.device) * (0.5 * logvar).exp()
         shift, scale = self._statistics(mean)
-        return ((mean - shift) / scale).flatten(3).permute(0, 2, 3, 1).contiguous()  # [B, T, S, C]
+        return _to_tokens((mean - shift) / scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video [B, 3, 4T, H, W] in [−1, 1] from latents [B, T, S, C]; S is a square number.
@@ -121,7 +125,7 @@ class VideoCodec(nn.Module):
         if side == 0 or side * side != latents.shape[2] or latents.shape[3] != self.channels or latents.shape[1] == 0:
             shape = list(latents.shape)
             raise ClipError(f"video latents {shape}: expected [batch, slots, a square number, {self.channels}]")
-        raw = latents.to(self.vae.dtype).permute(0, 3, 1, 2).unflatten(3, (side, side))  # [B, C, T, H/16, W/16]
+        raw = _from_tokens(latents.to(self.vae.dtype), side)
         shift, scale = self._statistics(raw)
         return self.reconstruct(raw * scale + shift).clamp(-1.0, 1.0)
 
@@ -156,6 +160,18 @@ class VideoCodec(nn.Module):
             str(folder), torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
         )
         return cls(vae).eval()
+
+
+def _to_tokens(raw: Tensor) -> Tensor:
+    """[B, C/4, T, H/8, W/8] → [B, T, S, C]."""
+    cells = functional.pixel_unshuffle(raw.transpose(1, 2), CELLS)  # [B, T, C, H/16, W/16]
+    return cells.flatten(3).transpose(2, 3).contiguous()
+
+
+def _from_tokens(tokens: Tensor, side: int) -> Tensor:
+    """[B, T, S, C] → [B, C/4, T, H/8, W/8]."""
+    cells = tokens.transpose(2, 3).unflatten(3, (side, side))  # [B, T, C, H/16, W/16]
+    return functional.pixel_shuffle(cells, CELLS).transpose(1, 2)
 
 
 def _check_video(video: Tensor) -> None:

@@ -155,7 +155,8 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     )
     classifier = cast(LatentClassifier, averaged)
     scores = validate(classifier, clips, settings.held_out)
-    classifier.to(torch.bfloat16).save_pretrained(run / "classifier")
+    torch.nn.Module.to(classifier, torch.bfloat16)
+    classifier.save_pretrained(run / "classifier")
     (run / "classifier" / "scores.json").write_text(
         json.dumps({"held_out": settings.held_out, **scores}, indent=1) + "\n"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from counterpoint.modalities.clip import ClipError
-from counterpoint.modalities.video import VideoCodec, moving_region, psnr, training_dtype
+from counterpoint.modalities.video import VideoCodec, _to_tokens, moving_region, psnr, training_dtype
 
 
 def codec(seed: int = 0) -> VideoCodec:
@@ -40,9 +40,11 @@ def test_illegal_latents_are_refused(shape):
         codec().decode(torch.zeros(shape))
 
 
-def test_widths_have_to_double():
+def test_widths_have_to_double_and_cells_share_the_channels():
     with pytest.raises(ClipError, match="twice"):
         VideoCodec.create((8, 16, 24))
+    with pytest.raises(ClipError, match="multiple of 4"):
+        VideoCodec.create((8, 16, 32), channels=18)
 
 
 @pytest.mark.parametrize("slot", [0, 1, 3])
@@ -71,9 +73,10 @@ def test_statistics_make_latents_standard_and_decoding_inverts_them():
     raw = model.posterior(clips[0])[0]
     plain = model.reconstruct(raw)
     model.fit_statistics(clips)
-    latents = torch.cat([model.encode(clip).flatten(0, 2) for clip in clips])  # [tokens, C]
-    torch.testing.assert_close(latents.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
-    torch.testing.assert_close(latents.std(0), torch.ones(16), atol=1e-4, rtol=0)
+    tokens = torch.cat([model.encode(clip).flatten(0, 2) for clip in clips])  # [tokens, C]
+    latents = tokens.unflatten(1, (4, 4)).transpose(1, 2).flatten(0, 1)  # the channels of all cells
+    torch.testing.assert_close(latents.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std(0), torch.ones(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(model.decode(model.encode(clips[0])), plain.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
@@ -85,7 +88,7 @@ def test_samples_scatter_around_the_mean_by_the_posterior():
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     std = (0.5 * model.posterior(clip)[1]).exp() / model.vae.get_buffer("latents_std").view(1, -1, 1, 1, 1)
-    z = (draws[0] - model.encode(clip)) / std.flatten(3).permute(0, 2, 3, 1)
+    z = (draws[0] - model.encode(clip)) / _to_tokens(std.expand(-1, 4, -1, -1, -1))
     assert abs(z.std().item() - 1) < 0.2
 
 

@@ -48,7 +48,7 @@ def test_training_lowers_the_loss_and_saves_a_codec(data, tmp_path):
     assert (tmp_path / "preview.png").stat().st_size > 1000
     codec = VideoCodec.from_pretrained(folder)
     clips = torch.cat([video_codec.to_tensor(clip)[None] for clip in np.load(data / "video.npy")[:4]])
-    latents = codec.encode(clips).flatten(0, 2)
+    latents = codec.encode(clips).flatten(0, 2).unflatten(1, (4, 4)).transpose(1, 2).flatten(0, 1)
     assert latents.std(0).sub(1).abs().max() < 0.1
 
 
@@ -56,10 +56,10 @@ def test_a_stopped_run_goes_on_exactly(data, tmp_path, monkeypatch):
     video_codec.train(settings(), data, tmp_path / "whole")
     window_batch = video_codec.window_batch
 
-    def stop_at_two(videos, chosen, step, draws):
+    def stop_at_two(motion, chosen, step, draws):
         if step == 2:
             raise KeyboardInterrupt
-        return window_batch(videos, chosen, step, draws)
+        return window_batch(motion, chosen, step, draws)
 
     monkeypatch.setattr(video_codec, "window_batch", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
@@ -76,7 +76,8 @@ def test_a_stopped_run_goes_on_exactly(data, tmp_path, monkeypatch):
 def test_windows_weigh_what_moves(data):
     chosen = settings(moving_weight=7.0)
     videos = video_codec.load_videos(data, chosen)
-    window, weight = video_codec.window_batch(videos, chosen, 0, torch.Generator().manual_seed(0))
+    motion = video_codec.Motion(videos, chosen.frames)
+    window, weight = video_codec.window_batch(motion, chosen, 0, torch.Generator().manual_seed(0))
     assert window.shape == (2, 3, 8, 64, 64)
     assert weight.shape == (2, 1, 8, 64, 64)
     assert set(weight.unique().tolist()) == {1.0, 7.0}
@@ -84,12 +85,28 @@ def test_windows_weigh_what_moves(data):
     assert torch.equal(weight == 7.0, bright)
 
 
+def test_crops_follow_what_moves(data):
+    chosen = settings(moving_weight=7.0)
+    motion = video_codec.Motion(video_codec.load_videos(data, chosen), chosen.frames)
+    window, weight = video_codec.window_batch(motion, chosen, 1, torch.Generator().manual_seed(0))
+    assert window.shape == (8, 3, 8, 32, 32)
+    assert weight.shape == (8, 1, 8, 32, 32)
+    assert (weight == 7.0).flatten(1).any(1).sum() >= 7
+    moving = torch.zeros(64, 64)
+    moving[41, 3] = 1.0  # only the crops whose top is 16, 24 or 32 and whose left is 0 hold this pixel
+    places = {video_codec.crop_place(moving, 32, 32, torch.Generator().manual_seed(n)) for n in range(40)}
+    assert places >= {(16, 0), (24, 0), (32, 0)}
+    assert len(places) < 10
+    assert video_codec.crop_place(moving, 64, 64, torch.Generator()) == (0, 0)
+
+
 def test_held_out_clips_are_never_drawn(data):
     chosen = settings(held_out=3)
     videos = np.load(data / "video.npy")
     videos[3:] = 255
+    motion = video_codec.Motion(videos, chosen.frames)
     for step in range(10):
-        window, _ = video_codec.window_batch(videos, chosen, step, torch.Generator().manual_seed(step))
+        window, _ = video_codec.window_batch(motion, chosen, step, torch.Generator().manual_seed(step))
         assert window.amin(dim=(1, 2, 3, 4)).max() < 0
 
 
