@@ -23,11 +23,11 @@ from counterpoint.evaluation.events import clip_events
 from counterpoint.evaluation.judges import Judges
 from counterpoint.evaluation.sync import synchronization
 from counterpoint.modalities.audio import log_mel_l1, mel_spectrogram, multi_scale_stft
-from counterpoint.modalities.clip import Clip
+from counterpoint.modalities.clip import Clip, ClipError
 from counterpoint.modalities.codecs import Codecs
 from counterpoint.modalities.video import moving_region, psnr
 from counterpoint.modalities.vocoder import griffin_lim
-from counterpoint.recipes.evaluate_joint import HELD_OUT, commit, held_out, round_trips, rounded, tensors
+from counterpoint.recipes.evaluate_joint import HELD_OUT, commit, held_out, round_trips, rounded, tensors, write_scores
 
 FIRST = HELD_OUT + 50_000_000  # seeds of these clips; no other evaluation uses them
 
@@ -43,7 +43,7 @@ def evaluate(model: str | Path, clips: int = 64, json_path: Path | None = None, 
     judges = Judges.load(weights_folder() / "judges")
     scores = {
         "video": _video(before["video"], after["video"]),
-        "audio": _audio(before["audio"], pipeline.codecs),
+        "audio": sound_round_trips(before["audio"], pipeline.codecs)[1],
         "sensor": {name: _sensor(before[name], after[name]) for name in pipeline.codecs.sensor.channels},
         "events": _events(real, coded, judges),
         "clips": clips,
@@ -52,7 +52,7 @@ def evaluate(model: str | Path, clips: int = 64, json_path: Path | None = None, 
         "commit": commit(),
     }
     if json_path is not None:
-        json_path.write_text(json.dumps(rounded(scores), indent=1) + "\n")
+        write_scores(scores, json_path)
     return scores
 
 
@@ -61,9 +61,14 @@ def _video(video: Tensor, coded: Tensor) -> dict[str, float]:
     return {"psnr": float(psnr(coded, video).mean()), "moving_psnr": float(psnr(coded, video, moving).nanmean())}
 
 
-def _audio(audio: Tensor, codecs: Codecs) -> dict[str, dict[str, float]]:
-    assert codecs.audio is not None
-    assert codecs.vocoder is not None
+def sound_round_trips(audio: Tensor, codecs: Codecs) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+    """`[B, 1, N]` through vocoder and Griffin-Lim, from its mel and the codec's: sounds and scores by way.
+
+    Raises:
+        ClipError: the model has no codec for sound.
+    """
+    if codecs.audio is None or codecs.vocoder is None:
+        raise ClipError("audio: this model has no codec for it")
     true = mel_spectrogram(audio)  # [B, 128, F]
     vae = codecs.audio
     coded = torch.cat([vae.decode_mel(vae.encode(part)) for part in audio.split(16)])
@@ -74,7 +79,7 @@ def _audio(audio: Tensor, codecs: Codecs) -> dict[str, dict[str, float]]:
         "codec_griffin_lim": griffin_lim(coded),
     }
     scores = {name: {"log_mel_l1": log_mel_l1(s, audio), **multi_scale_stft(s, audio)} for name, s in sounds.items()}
-    return {"codec_mel": {"log_mel_l1": float((coded - true).abs().mean())}, **scores}
+    return sounds, {"codec_mel": {"log_mel_l1": float((coded - true).abs().mean())}, **scores}
 
 
 def _sensor(values: Tensor, coded: Tensor) -> dict[str, float]:

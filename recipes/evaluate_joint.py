@@ -77,9 +77,7 @@ def evaluate(
     )  # fmt: skip
     scores["seconds"] = round(time.monotonic() - start, 1)
     if json_path is not None:
-        partial = json_path.with_name(json_path.name + ".part")
-        partial.write_text(json.dumps(rounded(scores), indent=1) + "\n")
-        os.replace(partial, json_path)
+        write_scores(scores, json_path)
     say(report.table(scores))
     return scores
 
@@ -118,6 +116,13 @@ def commit() -> str:
         return ""
     command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def write_scores(scores: dict[str, Any], path: Path) -> None:
+    """Writes the scores as JSON, rounded; the file is there whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(rounded(scores), indent=1) + "\n")
+    os.replace(partial, path)
 
 
 def rounded(value: Any) -> Any:

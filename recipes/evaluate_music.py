@@ -9,8 +9,6 @@ states tempo, key and instruments (the structured one where no other does), and 
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +27,7 @@ from counterpoint.evaluation import music
 from counterpoint.evaluation.music_judge import MusicJudge
 from counterpoint.evaluation.music_melody import Figures, index, melody
 from counterpoint.modalities.clip import Clip, ClipError
-from counterpoint.recipes.evaluate_joint import BATCH, commit, rounded, samples
+from counterpoint.recipes.evaluate_joint import BATCH, commit, samples, write_scores
 
 HELD_OUT = 10_000_000  # first seed of held-out clips; training counts from 0
 WANTED = ("tempo", "key", "instruments")  # what a prompt should state
@@ -97,9 +95,7 @@ def evaluate(
     )  # fmt: skip
     scores["seconds"] = round(time.monotonic() - start, 1)
     if json_path is not None:
-        partial = json_path.with_name(json_path.name + ".part")
-        partial.write_text(json.dumps(rounded(scores), indent=1) + "\n")
-        os.replace(partial, json_path)
+        write_scores(scores, json_path)
     say(music.table(scores))
     return scores
 

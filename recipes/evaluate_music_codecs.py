@@ -23,11 +23,10 @@ from torch import Tensor
 from counterpoint.data.scores import Music, generate
 from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.evaluation import music
-from counterpoint.modalities.audio import log_mel_l1, mel_spectrogram, multi_scale_stft
 from counterpoint.modalities.clip import Clip, ClipError
 from counterpoint.modalities.codecs import Codecs
-from counterpoint.modalities.vocoder import griffin_lim
-from counterpoint.recipes.evaluate_joint import commit, rounded
+from counterpoint.recipes.evaluate_codecs import sound_round_trips
+from counterpoint.recipes.evaluate_joint import commit, rounded, write_scores
 from counterpoint.recipes.evaluate_music import HELD_OUT, sound
 
 FIRST = HELD_OUT + 50_000_000  # seeds of these clips; no other evaluation uses them
@@ -75,20 +74,10 @@ def audio_scores(audio: Tensor, facts: Sequence[music.Facts], codecs: Codecs) ->
     Raises:
         ClipError: the model has no codec for sound.
     """
-    if codecs.audio is None or codecs.vocoder is None:
-        raise ClipError("audio: this model has no codec for it")
-    true, vae = mel_spectrogram(audio), codecs.audio
-    coded = torch.cat([vae.decode_mel(vae.encode(part)) for part in audio.split(16)])
-    sounds = {
-        "vocoder": codecs.vocoder(true),
-        "griffin_lim": griffin_lim(true),
-        "codec_vocoder": codecs.vocoder(coded),
-        "codec_griffin_lim": griffin_lim(coded),
-    }
-    scores = {way: {"log_mel_l1": log_mel_l1(s, audio), **multi_scale_stft(s, audio)} for way, s in sounds.items()}
+    sounds, scores = sound_round_trips(audio, codecs)
     for way, made in {"original": audio, **sounds}.items():
         scores.setdefault(way, {}).update(heard([music.read(one[0].numpy()) for one in made], facts))
-    return {"codec_mel": {"log_mel_l1": float((coded - true).abs().mean())}, **scores}
+    return scores
 
 
 def heard(readings: Sequence[music.Reading], facts: Sequence[music.Facts]) -> dict[str, float]:
@@ -109,7 +98,7 @@ def evaluate(
         kinds[kind] = audio_scores(audio, [clip.metadata["facts"] for clip in clips], codecs)
     scores = {**kinds, "clips_each": each, "first_seed": FIRST, "model": str(model), "commit": commit()}
     if json_path is not None:
-        json_path.write_text(json.dumps(rounded(scores), indent=1) + "\n")
+        write_scores(scores, json_path)
     return scores
 
 
