@@ -141,6 +141,7 @@ def facts(drawn: Performance, notes: list[Note]) -> dict[str, Any]:
         "piece": piece.id,
         "begins": drawn.begins,
         "ends": drawn.ends,
+        "end": round(drawn.end, 4) if drawn.ends else None,
         "beats": [round(time, 4) for time in times],
         "downbeats": [round(time, 4) for time in downs],
         "notes": [[round(note.onset, 4), note.pitch] for note in notes],

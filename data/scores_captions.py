@@ -38,7 +38,8 @@ def write_captions(performance: Performance, count: int = 4) -> tuple[list[str],
     """`count` captions and the structured form, and the facts that each of them states.
 
     Facts are `tempo` (a number of beats a minute), `pace` (a word for it), `key`, `instruments`, `meter`, `dynamics`,
-    `drums`, `type`, `source`, `room` and, in the structured form, `texture`.
+    `drums`, `type`, `source`, `room`, `ending` (whether the music ends in the clip, or when) and, in the structured
+    form, `texture`.
     """
     rng = rng_of(performance.seed, performance.split, 3)
     captions, stated = [], []
@@ -63,16 +64,18 @@ def structured(performance: Performance) -> tuple[str, list[str]]:
         "dynamics": performance.dynamics,
         "drums": "yes" if performance.drums else "no",
         "type": performance.piece.kind.replace(" ", "_"),
+        "ends": f"{performance.end:.1f}" if performance.ends else "no",
     }
     text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-    return text, ["instruments" if name == "instrument" else name for name, value in fields.items() if value != ""]
+    names_of = {"instrument": "instruments", "ends": "ending"}
+    return text, [names_of.get(name, name) for name, value in fields.items() if value != ""]
 
 
 def _choose(performance: Performance, rng: np.random.Generator) -> set[str]:
     """Which facts a caption states: at least two of tempo or pace, key and instruments."""
     said = set()
     while len(said & {"tempo", "key", "instruments"}) + ("pace" in said) < 2:
-        facts = ("tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room")
+        facts = ("tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room", "ending")
         said = {fact for fact in facts if rng.random() < SAID.get(fact, 0.35)}
     if performance.drums and "instruments" in said:
         said.add("drums")  # a list of the instruments without them would not be the whole truth
@@ -98,6 +101,7 @@ def _phrases(performance: Performance, said: set[str], rng: np.random.Generator)
         "type": _types(performance),
         "source": SOURCES[piece.collection],
         "room": ROOM_WORDS[performance.room],
+        "ending": endings(performance),
     }
     phrases = {fact: pick(ways[fact]) for fact in ways if fact in said}
     return {fact: phrase for fact, phrase in phrases.items() if phrase}
@@ -113,6 +117,13 @@ SOURCES = {
 def _types(performance: Performance) -> tuple[str, ...]:
     kind = performance.piece.kind
     return (kind,) if kind else ()
+
+
+def endings(performance: Performance) -> tuple[str, ...]:
+    """Ways to say that the music ends within the clip, and when, or that it goes on beyond it."""
+    if not performance.ends:
+        return ("without an ending",)
+    return ("with an ending", f"{performance.end:.0f} seconds long")
 
 
 def players(performance: Performance) -> tuple[str, ...]:

@@ -94,6 +94,11 @@ class Performance:
         return self.lead + (position - self.piece.bars[self.start]) * self.quarter
 
     @property
+    def end(self) -> float:
+        """Second of the clip at which the piece's last note ends; beyond the clip unless it `ends`."""
+        return float(self.time(self.piece.end))
+
+    @property
     def instruments(self) -> list[str]:
         """Names of the players' instruments, from the highest part."""
         return [layer.instrument for layer in self.layers]

@@ -176,6 +176,7 @@ def test_held_out_combinations_leave_every_pair_in_training():
 
 def test_captions_state_what_is_true():
     pieces, said = pieces_of(PIECES, "train"), Counter()
+    ended = 0
     for seed in range(80):
         drawn = draw_performance(pieces, seed, "train", 5.12)
         captions, stated = write_captions(drawn)
@@ -193,14 +194,20 @@ def test_captions_state_what_is_true():
             named = {name for name in drawn.instruments if name in caption.lower()}
             assert not named or "instruments" in facts
             assert "  " not in caption
+            if "ending" in facts:
+                assert ("without an ending" in caption.lower()) != drawn.ends
+                assert drawn.end < 5.12 if drawn.ends else drawn.end > 4.7
             said.update(facts)
         assert f"tempo={drawn.tempo} " in captions[4]
-    assert {"tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room"} <= set(said)
+        assert captions[4].endswith(f"ends={drawn.end:.1f}" if drawn.ends else "ends=no")
+        ended += drawn.ends
+    assert ended > 5
+    assert {"tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room", "ending"} <= set(said)
 
 
 def test_structured_form_and_tempo_words():
     drawn = played("cello", 66, tonic=3, dynamics="p")
-    text = "tempo=66 key=Eb meter=4/4 instrument=cello texture=solo dynamics=p drums=no type=reel"
+    text = "tempo=66 key=Eb meter=4/4 instrument=cello texture=solo dynamics=p drums=no type=reel ends=no"
     assert structured(drawn)[0] == text
     assert [tempo_words(t)[1] for t in (50, 66, 90, 110, 140, 190)] == [
         "largo", "adagio", "andante", "moderato", "allegro", "presto",
