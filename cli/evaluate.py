@@ -16,6 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
+from counterpoint.cli import options
+from counterpoint.cli.guides import guidance_of, parse_guides
+from counterpoint.cli.jobs import parse_guidance
 from counterpoint.cli.models import find_model
 
 
@@ -34,6 +37,9 @@ def evaluate(
             "--data", metavar="DIR", help="The training arrays, for the memorization check; sensors: the set's file."
         ),
     ] = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    guide: options.Guide = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Write over FILE.")] = False,
     series: Annotated[
         str | None, typer.Option("--set", metavar="SET", help="sensors: Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI.")
@@ -47,11 +53,16 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
+    sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide}
     if model == "sensors":
+        for option in (option for option, value in sampling.items() if value is not None):
+            raise typer.BadParameter("is not for sensors", param_hint=option)
         _sensors(series, length, data, generator, windows, seed, json_path, overwrite)
         return
     if series is not None:
         raise typer.BadParameter("is for `counterpoint evaluate sensors`", param_hint="--set")
+    scale = None if guidance is None else parse_guidance(guidance)
+    specs = parse_guides(guide or ())
     name = find_model(model)
     if json_path is not None and json_path.exists() and not overwrite:
         raise FileExistsError(17, "is there already; give --overwrite, or another --json", str(json_path))
@@ -59,7 +70,15 @@ def evaluate(
         raise FileNotFoundError(2, "its folder is not there", str(json_path))
     if data is not None and not data.is_dir():
         raise FileNotFoundError(2, "No such folder", str(data))
-    scores = recipe_of(name).evaluate(name, prompts, seed, json_path, data, say=partial(print, file=sys.stderr))
+    evaluated: Any = name
+    guides: Any = scale
+    if specs:
+        from counterpoint.diffusion.pipeline import CounterpointPipeline
+
+        evaluated = CounterpointPipeline.from_pretrained(name)
+        guides, _, _ = guidance_of(specs, scale, None, evaluated)
+    say = partial(print, file=sys.stderr)
+    scores = recipe_of(name).evaluate(evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps)
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.cli import options
-from counterpoint.cli.conditions import check, read_given
+from counterpoint.cli.conditions import check, read_given, read_strength
+from counterpoint.cli.guides import GuideSpec, guidance_of, parse_guides
 from counterpoint.cli.jobs import (
     TRACKS,
     Job,
@@ -26,8 +27,7 @@ from counterpoint.cli.outputs import VIDEO, plan, written
 from counterpoint.cli.remux import copy_streams
 from counterpoint.recipes.settings import SettingsError
 
-PER_CLIP = ("negative_prompt", "steps", "guidance", "seconds", "seeds", "tracks", "loop")
-REPLACES = ("classifier-free", "diffusers")  # guides that take the place of the model's default guidance
+PER_CLIP = ("negative_prompt", "steps", "guidance", "isolation", "seconds", "seeds", "tracks", "loop")
 
 
 def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
@@ -39,6 +39,8 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
         given: options.Given = None,
         extend: options.Continue = None,
         fill: options.Fill = None,
+        vary: options.Vary = None,
+        strength: options.Strength = None,
         loop: options.Loop = False,
         negative_prompt: options.NegativePrompt = None,
         steps: options.Steps = None,
@@ -55,23 +57,13 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
         overwrite: options.Overwrite = False,
     ) -> None:
         check_machine(device, dtype)
-        parsed = {
-            "negative_prompt": negative_prompt,
-            "steps": steps,
-            "guidance": None if guidance is None else parse_guidance(guidance),
-            "seconds": seconds,
-            "seeds": None if seed is None else parse_seeds(seed),
-            "tracks": None if tracks is None else parse_tracks(tracks),
-            "loop": loop or None,
-        }
-        earlier = {} if source is None else read_source(source)
-        common = {key: earlier[key] for key in PER_CLIP if key in earlier}
-        common |= {key: value for key, value in parsed.items() if value is not None}
-        if isinstance(common.get("guidance"), list):
-            raise SettingsError(f"{source}: was guided by objects of Python; give --guidance and --guide anew")
-        common["guides"] = _guides(guide, earlier, common.get("seconds"))
-        common |= {"given": read_given(given, extend, fill, earlier), "extend": bool(extend)}
-        wanted = _wanted(prompts, prompt_file, earlier, common["given"] is not None)
+        typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None}
+        common, earlier = gather(source, guide, guidance, seed, tracks, typed)
+        others = {"--given": given, "--continue": extend, "--fill": fill}
+        common["strength"] = read_strength(strength, vary, others, earlier)
+        files = [*(extend or ()), *(vary or ())]
+        common |= {"given": read_given(given, files, fill, {} if vary else earlier), "extend": bool(extend)}
+        wanted = wanted_prompts(prompts, [] if prompt_file is None else read_prompts(prompt_file), common, earlier)
         planned = plan([check(job) for job in make_jobs(wanted, common)], output, default, overwrite)
         name = find_model(model or earlier.get("model") or "joint")
         for path in make_clips(planned, name, device, dtype, overwrite):
@@ -89,18 +81,48 @@ generate = _command(
 text_to_video = _command(("video",), "Generate silent video from sentences: `generate` with --tracks video.")
 
 
-def _wanted(
-    prompts: Sequence[str] | None, prompt_file: Path | None, earlier: Mapping[str, Any], given: bool
+def gather(
+    source: Path | None, guide: Sequence[str] | None, guidance: str | None, seed: str | None, tracks: str | None,
+    typed: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """What holds for all clips, and what the clip of `--from` says of itself.
+
+    Args:
+        source: the file of `--from`.
+        guide, guidance, seed, tracks: as they were typed.
+        typed: other fields of a `Job`; None was not typed.
+
+    Raises:
+        SettingsError: an option that can't be read.
+    """
+    read = {
+        "guidance": None if guidance is None else parse_guidance(guidance),
+        "seeds": None if seed is None else parse_seeds(seed),
+        "tracks": None if tracks is None else parse_tracks(tracks),
+    }
+    earlier = {} if source is None else read_source(source)
+    common = {key: earlier[key] for key in PER_CLIP if key in earlier}
+    common |= {key: value for key, value in {**typed, **read}.items() if value is not None}
+    if isinstance(common.get("guidance"), list):
+        raise SettingsError(f"{source}: was guided by objects of Python; give --guidance and --guide anew")
+    return common | {"guides": _guides(guide, earlier, common.get("seconds"))}, earlier
+
+
+def wanted_prompts(
+    prompts: Sequence[str] | None,
+    lines: Sequence[dict[str, Any]],
+    common: Mapping[str, Any],
+    earlier: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """The prompts with their own options; an empty one where something is given and nothing is said."""
-    wanted: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts or []]
-    wanted += read_prompts(prompt_file) if prompt_file is not None else []
+    """The prompts, and those of a file with their own options; an empty one where something is given."""
+    wanted: list[dict[str, Any]] = [*({"prompt": prompt} for prompt in prompts or []), *lines]
+    given = common.get("given") is not None
     if not wanted and earlier:
         wanted = [{"prompt": earlier["prompt"]}]
     if not wanted and given:
         wanted = [{"prompt": ""}]
     if not wanted:
-        raise SettingsError("nothing to generate: give a PROMPT, --given FILE, --prompts FILE or --from FILE")
+        raise SettingsError("nothing to generate: give a PROMPT, a clip that is there, --prompts FILE or --from FILE")
     if not given and not earlier and any(not one["prompt"].strip() for one in wanted):
         raise SettingsError("the prompt is empty")
     return wanted
@@ -110,9 +132,20 @@ def _guides(texts: Sequence[str] | None, earlier: Mapping[str, Any], seconds: fl
     """The specs of `--guide`, or else those of an earlier clip; files that they name must be there."""
     if not texts and not earlier.get("guides"):
         return ()
-    from counterpoint.cli.guides import GuideSpec, parse_guides
-
     return tuple(parse_guides(texts or [str(GuideSpec.from_json(spec)) for spec in earlier["guides"]], seconds))
+
+
+def load(model: str, device: str, dtype: str) -> Any:
+    """The pipeline of a model, while the terminal says so."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"loading {model}"):
+        from transformers.utils.logging import disable_progress_bar
+
+        from counterpoint.diffusion.pipeline import CounterpointPipeline
+
+        disable_progress_bar()
+        return CounterpointPipeline.from_pretrained(model, device=device, dtype=dtype)
 
 
 def make_clips(
@@ -123,13 +156,7 @@ def make_clips(
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with console.status(f"loading {model}"):
-        from transformers.utils.logging import disable_progress_bar
-
-        from counterpoint.diffusion.pipeline import CounterpointPipeline
-
-        disable_progress_bar()
-        pipeline = CounterpointPipeline.from_pretrained(model, device=device, dtype=dtype)
+    pipeline = load(model, device, dtype)
     files: list[Path] = []
     told: set[str] = set()
 
@@ -151,32 +178,22 @@ def make_clips(
 
 def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Callable[[str], None]) -> Any:
     """The clip of a job; its metadata keeps the guides as they are restored by `--from`."""
-    guidance, scale = job.guidance, job.guidance
-    if job.guides:
-        from counterpoint.cli.guides import build_guides
-        from counterpoint.diffusion.requests import guidances_of
-
-        default = pipeline.defaults["guidance"]
-        replaced = any(spec.kind in REPLACES for spec in job.guides)
-        scale = scale if scale is not None else 1.0 if replaced else default
-        base = guidances_of(scale, pipeline.transformer.modalities, default)
-        guidance = [*base, *build_guides(job.guides, pipeline)]
+    guidance, isolation, facts = guidance_of(job.guides, job.guidance, job.isolation, pipeline)
     clip = pipeline(
         job.prompt,
         given=job.given,
+        strength=job.strength,
         loop=job.loop,
         negative_prompt=job.negative_prompt,
         steps=job.steps,
         guidance=guidance,
+        isolation=isolation,
         seconds=job.seconds,
         seed=job.seed,
-        tracks=job.tracks or TRACKS,
+        tracks=job.tracks or (TRACKS if job.strength is None else None),
         progress=progress,
         say=say,
     )
-    if not job.guides:
-        return clip
-    facts = {"guidance": scale, "guides": [spec.to_json() for spec in job.guides]}
     return replace(clip, metadata={**clip.metadata, **facts})
 
 

@@ -22,7 +22,7 @@ from counterpoint.guidance.interface import ScaledGuidance
 from counterpoint.guidance.isolation import Isolation
 from counterpoint.guidance.measurements import Downsampled, Events, Loudness, LowRate, Masked, loudness_of
 from counterpoint.guidance.reconstruction import Reconstruction
-from counterpoint.modalities.audio import HOP, RATE
+from counterpoint.modalities.audio import SoundGrid
 from counterpoint.modalities.clip import Clip, ClipError, Clock, Track, resample
 from counterpoint.modalities.codecs import FPS, from_frames
 from counterpoint.recipes.settings import SettingsError
@@ -134,7 +134,7 @@ def _measurements(spec: GuideSpec, codecs: Any) -> list[Any]:
     group = {"loudness": "audio"}.get(spec.kind, spec.kind)
     clip = Clip.read(spec.value, tracks=(group,))
     if spec.kind == "loudness":
-        return [Loudness(codecs, _envelope(spec, clip))]
+        return [Loudness(codecs, _envelope(spec, clip, SoundGrid(codecs.audio_rate)))]
     if spec.kind == "video":
         return [_small_video(spec, clip, codecs)]
     known = [name for name in clip.sensor if codecs.sensor is not None and name in codecs.sensor.channels]
@@ -143,15 +143,15 @@ def _measurements(spec: GuideSpec, codecs: Any) -> list[Any]:
     return [_sensor(spec, name, clip, codecs) for name in known]
 
 
-def _envelope(spec: GuideSpec, clip: Clip) -> Tensor:
-    """Loudness of a file's sound `[F]`."""
+def _envelope(spec: GuideSpec, clip: Clip, grid: SoundGrid) -> Tensor:
+    """Loudness of a file's sound `[F]`, as the model's codec hears it."""
     if clip.audio is None:
         raise ClipError(f"{spec.value}: no sound in it")
-    sound = resample(clip, Clock(seconds=clip.audio.end, audio_rate=RATE)).audio
+    sound = resample(clip, Clock(seconds=clip.audio.end, audio_rate=grid.rate)).audio
     wave = torch.zeros(1, 1, 0) if sound is None else torch.from_numpy(sound.values).mean(0)[None, None]  # [1, 1, N]
-    if wave.shape[2] < 2 * HOP:
-        raise ClipError(f"{spec.value}: less than {2 * HOP / RATE:g} s of sound")
-    return loudness_of(wave[..., : wave.shape[2] // HOP * HOP])[0]
+    if wave.shape[2] < 2 * grid.hop:
+        raise ClipError(f"{spec.value}: less than {2 * grid.hop / grid.rate:g} s of sound")
+    return loudness_of(wave[..., : wave.shape[2] // grid.hop * grid.hop], grid)[0]
 
 
 def _small_video(spec: GuideSpec, clip: Clip, codecs: Any) -> Downsampled:

@@ -35,6 +35,9 @@ GUIDERS = (
 """Guiders of diffusers that need no pass but those with and without the prompt."""
 
 
+REPLACES = ("classifier-free", "diffusers")  # kinds that take the place of the model's default guidance
+
+
 @dataclass(frozen=True)
 class GuideSpec:
     """One `--guide`.
@@ -224,3 +227,29 @@ def build_guides(specs: Iterable[GuideSpec], pipeline: Any, classifier: Any = No
     from counterpoint.cli.guide_builders import build
 
     return [guidance for spec in specs for guidance in build(spec, pipeline, classifier)]  # pyright: ignore
+
+
+def guidance_of(
+    specs: Iterable[GuideSpec], scale: float | Mapping[str, float] | None, isolation: float | None, pipeline: Any
+) -> tuple[Any, float | None, dict[str, Any]]:
+    """What a pipeline takes as `guidance` and `isolation`, and what metadata keep of it for `--from`.
+
+    Args:
+        specs: from `parse_guides`; none leave the scales as they are.
+        scale: of `--guidance`; None is the model's, or none at all where a spec takes its place.
+        isolation: None is the model's, or none at all where a spec takes its place.
+        pipeline: a `CounterpointPipeline`.
+    """
+    specs = tuple(specs)
+    if not specs:
+        return scale, isolation, {}
+    from counterpoint.diffusion.requests import guidances_of, isolation_of
+
+    defaults, modalities = pipeline.defaults, pipeline.transformer.modalities
+    kinds = {spec.kind for spec in specs}
+    scale = scale if scale is not None else 1.0 if kinds & {*REPLACES} else defaults["guidance"]
+    share = 1.0 if "isolation" in kinds else isolation_of(scale, isolation, defaults["isolation"], modalities)
+    facts = {"guidance": scale, "guides": [spec.to_json() for spec in specs]}
+    facts |= {} if share == 1.0 else {"isolation": share}
+    base = guidances_of(scale, modalities, defaults["guidance"], share)
+    return [*base, *build_guides(specs, pipeline)], None, facts

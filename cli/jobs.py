@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,27 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to make; None leaves the choice to the model."""
+    """One clip to make; None leaves the choice to the model.
+
+    Args:
+        isolation: scale of the guidance towards the other tracks, as an earlier clip had it.
+        given: the tracks that the clip has already.
+        extend: it goes on where what is given ends.
+        strength: how much of what is given is made anew; None keeps it.
+    """
 
     prompt: str
     seed: int
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | dict[str, float] | None = None
+    isolation: float | None = None
     seconds: float | None = None
     tracks: tuple[str, ...] | None = None
     given: Given | None = None
     extend: bool = False
     loop: bool = False
+    strength: float | None = None
     guides: tuple[GuideSpec, ...] = ()
 
     @property
@@ -48,7 +57,9 @@ class Job:
         return (*(self.tracks or ()), *(group for group in groups if group not in (self.tracks or ())))
 
     def left(self, default: tuple[str, ...]) -> tuple[str, ...]:
-        """The tracks to make where none are named: those of `default` that are not given whole."""
+        """The tracks to make where none are named: those of `default` that are not given whole, or that are varied."""
+        if self.given is not None and self.strength is not None:
+            return tuple(track for track in default if track in self.given.groups)
         finished = () if self.given is None else self.given.finished(self.length)
         return tuple(track for track in default if track not in finished)
 
@@ -132,8 +143,12 @@ INLINE: dict[str, Callable[[str], Any]] = {
 }
 
 
-def parse_line(line: str) -> dict[str, Any]:
+def parse_line(line: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """`"a block falls --seed 3 --negative-prompt dark, blurred"` → {"prompt": …, "seeds": [3], …}.
+
+    Args:
+        line: a prompt, maybe with options.
+        without: options that the command does not have.
 
     Raises:
         SettingsError: an unknown option (names the nearest) or a bad value.
@@ -145,14 +160,15 @@ def parse_line(line: str) -> dict[str, Any]:
     for override in overrides:
         name = re.split(r"[\s=]", override, maxsplit=1)[0]
         text = override[len(name) + 1 :]
-        if name not in INLINE:
-            raise SettingsError(f"unknown option '--{name}'{nearest(name, INLINE)}")
+        known = [option for option in INLINE if option not in without]
+        if name not in known:
+            raise SettingsError(f"unknown option '--{name}'{nearest(name, known) if known else ''}")
         key = "seeds" if name == "seed" else name.replace("-", "_")
         values[key] = INLINE[name](text.strip().strip("\"'"))
     return values
 
 
-def read_prompts(path: Path) -> list[dict[str, Any]]:
+def read_prompts(path: Path, without: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The prompts of a file, one a line; empty lines and lines that begin with `#` are left out.
 
     Raises:
@@ -164,7 +180,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            prompts.append(parse_line(line))
+            prompts.append(parse_line(line, without))
         except SettingsError as error:
             raise SettingsError(f"{path}, line {number}: {error}") from None
     if not prompts:
@@ -172,9 +188,16 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     return prompts
 
 
+RESTORED = (
+    "prompt", "negative_prompt", "steps", "guidance", "seconds", "model",
+    "given", "known", "strength", "loop", "guides",
+)  # fmt: skip
+
+
 def read_source(path: Path) -> dict[str, Any]:
-    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model,
-    and, where there were some: given (records of files), known (stretches), loop and guides (specs).
+    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, isolation (1, which is
+    none, where it says nothing), seconds, tracks, model, and, where there were some: given (records of files), known
+    (stretches), strength, loop and guides (specs).
 
     Raises:
         FileNotFoundError: no such file.
@@ -188,9 +211,8 @@ def read_source(path: Path) -> dict[str, Any]:
     metadata = Clip.read(path).metadata
     if not isinstance(metadata.get("prompt"), str):
         raise SettingsError(f"{path}: has no prompt in its metadata; only what `counterpoint generate` wrote has")
-    known = ("prompt", "negative_prompt", "steps", "guidance", "seconds", "model", "given", "known", "loop", "guides")
-    values = {key: metadata[key] for key in known if metadata.get(key) is not None}
-    values["seeds"] = [int(metadata.get("seed", 0))]
+    values = {key: metadata[key] for key in RESTORED if metadata.get(key) is not None}
+    values |= {"seeds": [int(metadata.get("seed", 0))], "isolation": float(metadata.get("isolation", 1.0))}
     if metadata.get("tracks"):
         values["tracks"] = parse_tracks(",".join(metadata["tracks"]))
     return values

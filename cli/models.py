@@ -51,6 +51,13 @@ def find_model(name: str) -> str:
     raise SettingsError(f"--model {name}: no such folder, and no shipped model of that name{known}")
 
 
+def window_of(name: str) -> float | None:
+    """Seconds that a model of `find_model` makes at once; None where its index doesn't say."""
+    folder = next((folder for folder in shipped() if folder.name == name), Path(name))
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return index.get("defaults", {}).get("seconds")
+
+
 def _size(folder: Path) -> str:
     return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.0f} MB"
 

@@ -9,6 +9,13 @@ Prompts = Annotated[
     list[str] | None,
     typer.Argument(metavar="PROMPT...", help="What happens in the clip; several prompts make several clips."),
 ]
+MusicPrompts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PROMPT...",
+        help="What is played, e.g. a slow sad piece for solo cello in D minor, 66 bpm; several make several clips.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -17,6 +24,15 @@ Output = Annotated[
         metavar="FILE|DIR",
         help="A file for one clip (mp4 mov mkv webm, wav flac mp3, csv parquet), a folder for several. Beside a video "
         "come a CSV of the sensors and a PNG that shows the clip. (default: this folder)",
+    ),
+]
+MusicOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR",
+        help="A file for one clip (wav flac mp3), a folder for several. (default: this folder)",
     ),
 ]
 NegativePrompt = Annotated[
@@ -61,9 +77,62 @@ Continue = Annotated[
         "--continue", metavar="FILE", help="Go on where this clip ends, up to --seconds; a CSV may be added to a video."
     ),
 ]
+MusicContinue = Annotated[
+    Path | None,
+    typer.Option("--continue", metavar="FILE", help="Go on where this music ends, up to --seconds (the whole length)."),
+]
 Fill = Annotated[
     str | None,
     typer.Option("--fill", metavar="FROM-TO", help="Make this stretch of the --given clip anew, e.g. 0.8-1.6."),
+]
+MusicFill = Annotated[
+    tuple[Path, str] | None,
+    typer.Option("--fill", metavar="FILE FROM-TO", help="Make a stretch of this music anew, e.g. in.wav 4.0-7.5."),
+]
+Vary = Annotated[
+    list[Path] | None,
+    typer.Option("--vary", metavar="FILE", help="Make another clip like this one; a CSV may be added to a video."),
+]
+MusicVary = Annotated[
+    Path | None,
+    typer.Option("--vary", metavar="FILE", help="Make other music like this; --strength says how far from it."),
+]
+MusicPromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="A prompt a line, each with options of its own: a reel for two violins --seed 3 --seconds 8; with "
+        "--stream one prompt, which is read again while it plays.",
+    ),
+]
+MusicGuidance = Annotated[
+    str | None,
+    typer.Option("--guidance", metavar="SCALE", help="How closely to follow it, e.g. 3. (default: the model's)"),
+]
+MusicGuide = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guide",
+        metavar="KIND...",
+        help="Lead the music further, e.g. loudness=swell.wav or classifier-free:3:interval=0.2-0.8. May be given "
+        "several times.",
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        "--strength",
+        metavar="SHARE",
+        help="How much of the --vary clip is changed: above 0, up to 1, of which nothing is kept. (default: 0.5)",
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Endless music: into -o FILE.wav, a pipe or a player, until --seconds or Ctrl-C.",
+    ),
 ]
 Loop = Annotated[bool, typer.Option("--loop", help="The end leads back into the beginning.")]
 Guide = Annotated[
@@ -85,6 +154,10 @@ PromptFile = Annotated[
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME|DIR", help="A shipped model (see `models`) or a folder. (default: joint)"),
+]
+MusicModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME|DIR", help="A shipped model (see `models`) or a folder. (default: music)"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]

@@ -86,6 +86,8 @@ def _fit(job: Job, output: Path, default: tuple[str, ...]) -> Job:
 def _left(job: Job, default: tuple[str, ...]) -> tuple[str, ...]:
     """The tracks to make where none are named; SettingsError if nothing is left to make."""
     left = job.left(default)
+    if not left and job.strength is not None:
+        raise SettingsError(f"--vary: the clip has no {' or '.join(default)}, only {' and '.join(job.held)}")
     if not left:
         raise SettingsError(f"nothing is left to generate: {' and '.join(job.held)} are given whole")
     return left

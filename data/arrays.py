@@ -2,8 +2,9 @@
 
 A folder holds `video.npy` uint8 `[N, F, H, W, 3]`, `audio.npy` float16 `[N, samples]`, `sensor.npy` float32
 `[N, channels, samples]` (NaN where nothing was measured) and `clips.json`, one entry per clip (captions, attributes,
-events, seed, split). A track that no clip has is absent. `sensors.json` says which tracks there are, and the channels,
-units and rate of the sensors; a folder without it has all tracks and the sensors of the physics world, `SENSORS`.
+events, seed, split). A track that no clip has is absent. `sensors.json` says which tracks there are, the channels,
+units and rate of the sensors, and the rate of the sound (`audio_rate`, 16000 where it does not); a folder without it
+has all tracks and the sensors of the physics world, `SENSORS`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ SENSORS: dict[str, tuple[tuple[str, ...], str]] = {
     "gyroscope": (("x", "y", "z"), "rad/s"),
     "force": (("z",), "N"),
 }
-RATES = {"video": 25.0, "audio": 16000.0, "sensor": 100.0}
-
+RATES = {"video": (25.0,), "audio": (16000.0, 24000.0)}  # frames and samples a second that a data set may have
+AUDIO_RATE, SENSOR_RATE = 16000, 100.0  # where nothing else is said
 
 Sensors = Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # channels and their units by name
 
@@ -43,6 +44,7 @@ class ClipArrays:
         entries: captions, attributes, events, seed and split of each clip.
         sensors: name → (channels, units), a unit per channel.
         sensor_rate: samples a second.
+        audio_rate: samples a second.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class ClipArrays:
     entries: Sequence[dict[str, Any]]
     sensors: Sensors
     sensor_rate: float
+    audio_rate: int = AUDIO_RATE
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -74,9 +77,10 @@ class ClipArrays:
             mask = ~np.isnan(values)
             kept = None if mask.all() else mask
             sensor[name] = Track(np.where(mask, values, 0), self.sensor_rate, 0.0, channels, units, kept)
+        sound = None if self.audio is None else self.audio[index, None].astype(np.float32)
         return Clip(
-            audio=None if self.audio is None else Track(self.audio[index, None].astype(np.float32), RATES["audio"]),
-            video=None if self.video is None else Track(np.array(self.video[index]), RATES["video"]),
+            audio=None if sound is None else Track(sound, float(self.audio_rate)),
+            video=None if self.video is None else Track(np.array(self.video[index]), RATES["video"][0]),
             sensor=sensor,
             events=tuple(entry["events"]),
             metadata={key: value for key, value in entry.items() if key != "events"},
@@ -89,7 +93,7 @@ class ClipArrays:
 def read_arrays(folder: Path | str) -> ClipArrays:
     """Opens a folder written by `write_arrays`; what is missing is a ClipError that names the file."""
     folder = Path(folder)
-    tracks, sensors, rate = _read_description(folder)
+    tracks, sensors, rate, audio_rate = _read_description(folder)
     for name in (*(f"{track}.npy" for track in tracks), "clips.json"):
         if not (folder / name).is_file():
             raise ClipError(f"{folder / name}: no such file; make a data set with: counterpoint data physics {folder}")
@@ -99,7 +103,12 @@ def read_arrays(folder: Path | str) -> ClipArrays:
     rows = sum(len(channels) for channels, _ in sensors.values())
     if sensor is not None and sensor.shape[1] != rows:
         raise ClipError(f"{folder / 'sensor.npy'}: {sensor.shape[1]} channels, sensors.json should describe them")
-    return ClipArrays(folder, video, audio, sensor, entries, sensors, rate)
+    return ClipArrays(folder, video, audio, sensor, entries, sensors, rate, audio_rate)
+
+
+def audio_rate_of(folder: Path | str) -> int:
+    """Samples a second of a data set's sound: what `sensors.json` says, 16000 where it doesn't."""
+    return _read_description(Path(folder))[3]
 
 
 def write_arrays(folder: Path | str, clips: Iterable[Clip], count: int) -> ClipArrays:
@@ -110,8 +119,8 @@ def write_arrays(folder: Path | str, clips: Iterable[Clip], count: int) -> ClipA
 
     Args:
         folder: made if it does not exist; a finished data set in it is a ClipError.
-        clips: `count` clips on one clock (25 fps, 16 kHz mono, sensors of one rate), all with the same tracks. Their
-            captions are `captions` of the metadata, else `prompts`, else `prompt`, else one empty caption.
+        clips: `count` clips on one clock (25 fps, 16 or 24 kHz mono, sensors of one rate), all with the same tracks.
+            Their captions are `captions` of the metadata, else `prompts`, else `prompt`, else one empty caption.
         count: number of clips.
 
     Raises:
@@ -152,15 +161,16 @@ def write_arrays(folder: Path | str, clips: Iterable[Clip], count: int) -> ClipA
     return read_arrays(folder)
 
 
-def _read_description(folder: Path) -> tuple[list[str], Sensors, float]:
-    """Tracks, sensors and their rate, from `sensors.json` or as in the physics world."""
+def _read_description(folder: Path) -> tuple[list[str], Sensors, float, int]:
+    """Tracks, sensors, their rate and the sound's, from `sensors.json` or as in the physics world."""
     path = folder / "sensors.json"
     if not path.is_file():
-        return list(GROUPS), {n: (c, (unit,) * len(c)) for n, (c, unit) in SENSORS.items()}, RATES["sensor"]
+        return list(GROUPS), {n: (c, (unit,) * len(c)) for n, (c, unit) in SENSORS.items()}, SENSOR_RATE, AUDIO_RATE
     try:
         content = json.loads(path.read_text())
         sensors = {n: (tuple(s["channels"]), tuple(s["units"])) for n, s in content["sensors"].items()}
-        return [track for track in GROUPS if track in content["tracks"]], sensors, float(content["rate"])
+        tracks = [track for track in GROUPS if track in content["tracks"]]
+        return tracks, sensors, float(content["rate"]), int(content.get("audio_rate", AUDIO_RATE))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClipError(f"{path}: not a description of sensors ({error})") from None
 
@@ -174,8 +184,9 @@ def _where(clip: Clip, index: int) -> str:
 def _describe(clip: Clip, where: str) -> dict[str, Any]:
     """What all clips of a data set must share: the content of `sensors.json`."""
     for name, track in (("video", clip.video), ("audio", clip.audio)):
-        if track is not None and track.rate != RATES[name]:
-            raise ClipError(f"{where}: {name} has {track.rate:g} samples a second, expected {RATES[name]:g}")
+        if track is not None and track.rate not in RATES[name]:
+            known = " or ".join(f"{rate:g}" for rate in RATES[name])
+            raise ClipError(f"{where}: {name} has {track.rate:g} samples a second, expected {known}")
     if clip.audio is not None and len(clip.audio.values) != 1:
         raise ClipError(f"{where}: audio has {len(clip.audio.values)} channels, expected 1")
     sensor = {name: clip.tracks[name] for name in clip.tracks if name not in GROUPS}  # in the fixed order
@@ -189,8 +200,10 @@ def _describe(clip: Clip, where: str) -> dict[str, Any]:
     tracks = [track for track in GROUPS if getattr(clip, track)]
     if not tracks:
         raise ClipError(f"{where}: no video, audio or sensor in it")
-    rate = float(next(iter(sensor.values())).rate) if sensor else RATES["sensor"]
-    return {"tracks": tracks, "rate": rate, "sensors": {name: _channels(name, t) for name, t in sensor.items()}}
+    rate = float(next(iter(sensor.values())).rate) if sensor else SENSOR_RATE
+    sound = {} if clip.audio is None else {"audio_rate": int(clip.audio.rate)}
+    channels = {name: _channels(name, track) for name, track in sensor.items()}
+    return {"tracks": tracks, "rate": rate, **sound, "sensors": channels}
 
 
 def _channels(name: str, track: Track) -> dict[str, list[str]]:
@@ -215,8 +228,10 @@ def _compare(description: dict[str, Any], first: dict[str, Any], where: str) -> 
         if channels != first["sensors"][name]:
             said = [", ".join(map(_label, c["channels"], c["units"])) for c in (channels, first["sensors"][name])]
             raise ClipError(f"{where}: {name} has {said[0]}, the first clip's has {said[1]}")
-    if description["rate"] != first["rate"]:
-        raise ClipError(f"{where}: sensors at {description['rate']:g} Hz, the first clip's at {first['rate']:g} Hz")
+    for name, kind in (("sensors", "rate"), ("sound", "audio_rate")):
+        own, theirs = description.get(kind, 0), first.get(kind, 0)
+        if own != theirs:
+            raise ClipError(f"{where}: {name} at {own:g} Hz, the first clip's at {theirs:g} Hz")
 
 
 def _label(channel: str, unit: str) -> str:

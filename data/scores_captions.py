@@ -75,7 +75,19 @@ def _choose(performance: Performance, rng: np.random.Generator) -> set[str]:
     """Which facts a caption states: at least two of tempo or pace, key and instruments."""
     said = set()
     while len(said & {"tempo", "key", "instruments"}) + ("pace" in said) < 2:
-        facts = ("tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room", "ending")
+        facts = (
+            "tempo",
+            "pace",
+            "key",
+            "instruments",
+            "meter",
+            "dynamics",
+            "drums",
+            "type",
+            "source",
+            "room",
+            "ending",
+        )
         said = {fact for fact in facts if rng.random() < SAID.get(fact, 0.35)}
     if performance.drums and "instruments" in said:
         said.add("drums")  # a list of the instruments without them would not be the whole truth

@@ -6,15 +6,14 @@ Legend: `B` batch, `T` slots of 0.16 s, `S` tokens of a slot, `C` channels of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.audio import RATE
 from ..modalities.clip import Clip, ClipError, Clock, Track
 from ..modalities.clip_resample import resample
 from ..modalities.codecs import FPS, SLOT_SECONDS, Codecs, from_frames
@@ -46,6 +45,7 @@ class Condition:
         latents: `{modality: [T, S, C]}`; zero in cells that are not known.
         fits: of the given sensors that the network knows.
         notes: a line on everything that could not be used as it is.
+        start: `{modality: [T]}`, the σ at which the cells of what is varied begin; such tracks are not in `clip`.
     """
 
     clip: Clip
@@ -55,6 +55,7 @@ class Condition:
     latents: Mapping[str, Tensor]
     fits: Mapping[str, Fit]
     notes: tuple[str, ...] = ()
+    start: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -85,6 +86,25 @@ class Condition:
             latents[name] = encode(codecs, name, heard, cells, device)
             fits[name] = fit
         return cls(clip_of(tracks), seconds, given.known, known, latents, fits, tuple(notes))
+
+    def varied(self, tracks: Sequence[str], strength: float) -> Condition:
+        """The same, but of the `tracks` asked for every slot begins at σ = `strength` instead of staying as it is.
+
+        Slots that were not recorded begin at σ = 1, as do tracks that are not given; given tracks that are not asked
+        for are known as ever.
+
+        Raises:
+            ClipError: none of the tracks is given, or a strength that is not above 0 and at most 1.
+        """
+        if not 0 < strength <= 1:
+            raise ClipError(f"strength: {strength:g} is not above 0 and at most 1")
+        names = [name for name in self.known if group_of(name) in tracks]
+        if not names:
+            raise ClipError(f"strength: nothing to vary is given of {', '.join(tracks)}")
+        clip = clip_of({name: track for name, track in self.clip.tracks.items() if name not in names})
+        start = {name: torch.where(self.known[name], strength, 1.0) for name in names}
+        known = {**self.known, **{name: torch.zeros_like(self.known[name]) for name in names}}
+        return replace(self, clip=clip, known=known, start=start)
 
     @property
     def whole(self) -> tuple[str, ...]:
@@ -189,7 +209,7 @@ def _tensor(codecs: Codecs, name: str, track: Track, slots: int) -> Tensor:
     """A track on the model's clock: video `[1, 3, F, H, W]`, audio and sensors `[1, channels, samples]`."""
     side = SPATIAL * round(codecs.shapes()["video"][0] ** 0.5) if name == "video" else SPATIAL
     rate = codecs.sensor.rate if codecs.sensor is not None else 100.0
-    clock = Clock(slots * SLOT_SECONDS, FPS, RATE, int(rate), (side, side))
+    clock = Clock(slots * SLOT_SECONDS, FPS, codecs.audio_rate, int(rate), (side, side))
     placed = resample(clip_of({name: track}), clock).tracks[name]
     if name == "video":
         return from_frames(placed.values[None])
@@ -208,3 +228,12 @@ def slots_known(condition: Condition | None, name: str, slots: int) -> Tensor:
         count = min(slots, slots_of(condition.seconds))
         cells[:count] = condition.known[name][:count]
     return cells
+
+
+def slots_start(condition: Condition | None, name: str, slots: int) -> Tensor:
+    """`[slots]`, the σ at which the cells begin: 0 where they are known, that of `Condition.start` or else 1."""
+    start = (~slots_known(condition, name, slots)).float()
+    if condition is not None and name in condition.start:
+        varied = condition.start[name][:slots]
+        start[: len(varied)] = varied
+    return start

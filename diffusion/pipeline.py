@@ -7,11 +7,12 @@ clip = pipeline(given={"video": "in.mp4"}, tracks=["audio"])
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from ..backbones.transformer import CounterpointTransformer
 from ..guidance.auto import with_weak
-from ..guidance.interface import Guidance
+from ..guidance.interface import Denoiser, Guidance
 from ..modalities.clip import Clip, ClipError
 from ..modalities.codecs import Codecs
 from ..modalities.text import TextEncoder
-from .conditions import Condition, slots_known
+from .conditions import Condition, slots_start
 from .conversion import as_flow
 from .given import Given, Stretch, slots_of
 from .model_files import (
@@ -36,26 +37,23 @@ from .model_files import (
     save_transformer,
     weights_folder,
 )
-from .process import process_of
-from .requests import (
-    Request,
-    check_seconds,
-    default_tracks,
-    guidance_spec,
-    guidances_of,
-    made_modalities,
-    seeds_of,
-)
+from .process import add_noise, process_of
+from .requests import Request, made_modalities, request_of, settings_of, walk_guidances
 from .sampling import Tracks, draw_noise, make_scheduler, sample
 from .splicing import finish
-from .windows import busy, circular, decode_chunks, join, slide, spans
+from .streaming import Noise, Prompts, endless, tellers, window_of
+from .windows import Sampler, busy, circular, decode_chunks, join, slide, spans
 
 __all__ = [
     "CounterpointPipeline", "choose_device", "choose_dtype", "fast_bf16", "model_folder", "save_transformer",
     "slots_of", "weights_folder",
 ]  # fmt: skip
-DEFAULTS: dict[str, Any] = {"steps": 10, "guidance": 2.0, "seconds": 2.56, "solver": "unipc", "shift": 1.0}
-"""What a call leaves open; `seconds` is also the length that the network was trained on."""
+DEFAULTS: dict[str, Any] = {
+    "steps": 10, "guidance": 2.0, "isolation": 1.0, "seconds": 2.56, "solver": "unipc", "shift": 1.0,
+    "whole": False,
+}  # fmt: skip
+"""What a call leaves open; `seconds` is also the length that the network was trained on. Of a model that is `whole` a
+shorter clip is the beginning of that length, for one whose prompts say when the clip ends."""
 
 
 class CounterpointPipeline(DiffusionPipeline):
@@ -65,7 +63,7 @@ class CounterpointPipeline(DiffusionPipeline):
         transformer: the network.
         codecs: video, audio and sensor codecs.
         text_encoder: prompts to token states.
-        defaults: steps, guidance, seconds, solver and shift used where a call gives none.
+        defaults: steps, guidance, isolation, seconds, solver and shift used where a call gives none.
         name: what the metadata of clips call this model.
     """
 
@@ -121,7 +119,7 @@ class CounterpointPipeline(DiffusionPipeline):
         lost = [name for name in transformer.modalities if name not in codecs.shapes()]
         if lost:
             raise ClipError(f"{folder / 'codecs'}: no codec for {', '.join(lost)}, which the network generates")
-        encoder = TextEncoder(index["text_encoder"], index["text_length"])
+        encoder = TextEncoder(index["text_encoder"], index["text_length"], index.get("text_features", ("states",)))
         return cls(transformer, codecs, encoder, index["defaults"], str(model)).to(where)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -137,6 +135,7 @@ class CounterpointPipeline(DiffusionPipeline):
             "_class_name": type(self).__name__,
             "text_encoder": self.text_encoder.name,
             "text_length": self.text_encoder.length,
+            "text_features": list(self.text_encoder.features),
             "defaults": self.defaults,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
@@ -150,10 +149,12 @@ class CounterpointPipeline(DiffusionPipeline):
         *,
         given: Given | Clip | str | Path | Mapping[str, Any] | None = None,
         known: Sequence[Stretch] | None = None,
+        strength: float | None = None,
         loop: bool = False,
         negative_prompt: str = "",
         steps: int | None = None,
         guidance: float | Mapping[str, float] | Sequence[Guidance] | None = None,
+        isolation: float | None = None,
         seconds: float | None = None,
         seed: int | Sequence[int] = 0,
         tracks: Sequence[str] | None = None,
@@ -168,14 +169,18 @@ class CounterpointPipeline(DiffusionPipeline):
                 `{"video": "in.mp4", "force": Track(…)}`. They come out bit-identical, at their own rates and sizes.
             known: the stretches (from, to) in seconds in which they are known; None is wherever they were recorded.
                 What is missing of a given track is generated: after its end, between stretches, in gaps of a sensor.
+            strength: varies what is given instead of keeping it: it is noised to this σ, above 0 and at most 1 (nothing
+                is kept), and walked down from there in `tracks`, with all the `steps`.
             loop: the end leads into the beginning; costs two passes for one.
             negative_prompt: what guidance leads away from.
-            steps: solver steps; each costs one pass of the network, and one more with guidance.
-            guidance: one scale (1 is none), a scale per track, e.g. `{"audio": 3, "video": 2}`, or guidance objects.
+            steps: solver steps; each costs one pass of the network, and one more for each of guidance and isolation.
+            guidance: one scale (1 is none), a scale per track, e.g. `{"audio": 3, "video": 2}`, or guidance objects,
+                which take the place of `isolation` too.
+            isolation: scale of the guidance towards the other tracks (1 is none).
             seconds: duration, rounded up to whole slots of 0.16 s where nothing is given; None is that of what is
                 given, or the model's. Beyond the trained length a window slides (`windows`).
             seed: one per prompt, or one number s, which gives prompt i the seed s + i.
-            tracks: any of `video`, `audio`, `sensor`; None is all that are not given whole.
+            tracks: any of `video`, `audio`, `sensor`; None is those not given whole; with `strength`, those given.
             progress: called with (steps done, steps).
             say: called with a line on everything given that can't be used as it is.
 
@@ -185,9 +190,9 @@ class CounterpointPipeline(DiffusionPipeline):
         Raises:
             ClipError: an argument that cannot be used, by its name.
         """
-        request = self._request(
-            prompt, given=given, known=known, loop=loop, negative_prompt=negative_prompt, steps=steps,
-            guidance=guidance, seconds=seconds, seed=seed, tracks=tracks, say=say,
+        request = request_of(
+            self, prompt, given=given, known=known, strength=strength, loop=loop, negative_prompt=negative_prompt,
+            steps=steps, guidance=guidance, isolation=isolation, seconds=seconds, seed=seed, tracks=tracks, say=say,
         )  # fmt: skip
         chunks = list(self._chunks(request, progress))
         clips = [
@@ -198,56 +203,40 @@ class CounterpointPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def stream(
-        self, prompt: str | None = None, *, progress: Callable[[int, int], None] | None = None, **options: Any
+        self,
+        prompt: str | Callable[[], str] | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> Iterator[Clip]:
-        """The clip of `__call__` in pieces of half a window, each as soon as it is made.
+        """The clip of `__call__` in pieces of half a window, each as soon as it is made, or pieces without an end.
 
         Every piece holds what is generated, on the model's clock, and begins where the one before ended
         (`Track.start`); joined, they are what `__call__` returns where nothing is given. Given samples are not
         repeated. Options and errors are those of `__call__`; the first piece comes after the first window.
+
+        Args:
+            prompt: one prompt, or a function that gives the prompt of now and is asked once per window. A window hears
+                the one before in its first half, so that a new prompt makes no seam.
+            progress: called with (steps done, steps), of each window where the stream has no end.
+            options: of `__call__`. `seconds=math.inf` goes on for ever, in constant memory, with nothing given.
         """
-        request = self._request(prompt, **options)
-        for [chunk] in self._chunks(request, progress):
-            yield replace(chunk, metadata={"prompt": prompt or "", "seed": request.seeds[0], **request.settings})
+        request = request_of(self, "" if callable(prompt) else prompt, endless=True, **options)
+        prompts = Prompts(prompt if callable(prompt) else request.prompts)
+        settings = {name: value for name, value in request.settings.items() if value != math.inf}
+        for [chunk] in self._chunks(request, progress, prompts):
+            [text] = prompts.of(window_of(slots_of(chunk.duration) - 1, self.window))
+            yield replace(chunk, metadata={"prompt": text, "seed": request.seeds[0], **settings})
 
-    def _request(
-        self, prompt: str | Sequence[str] | None, *, given: Any = None, known: Sequence[Stretch] | None = None,
-        loop: bool = False, negative_prompt: str = "", steps: int | None = None, guidance: Any = None,
-        seconds: float | None = None, seed: int | Sequence[int] = 0, tracks: Sequence[str] | None = None,
-        say: Callable[[str], None] = warnings.warn,
-    ) -> Request:  # fmt: skip
-        """The arguments checked, what is given encoded, and all of it written down."""
-        prompts = (prompt or "",) if prompt is None or isinstance(prompt, str) else tuple(prompt)
-        if not prompts or (given is None and prompt is None):
-            raise ClipError("prompt: none given")
-        if given is None and known is not None:
-            raise ClipError("known: nothing is given that could be known")
-        seeds = seeds_of(seed, len(prompts))
-        source = None if given is None else Given.read(given, known)
-        if seconds is None and source is not None:
-            seconds = source.seconds
-        duration = check_seconds(self.defaults["seconds"] if seconds is None else seconds)
-        wanted = default_tracks(source, duration) if tracks is None else tuple(tracks)
-        settings = self._settings(negative_prompt, steps, guidance, duration, wanted)
-        condition = None
-        if source is not None:
-            source.check(wanted, duration)
-            condition = Condition.create(source, self.codecs, duration, self.device)
-            settings |= {"given": [dict(record) for record in source.files]}
-            settings |= {"known": [[a, min(b, duration)] for a, b in source.known]} if source.known is not None else {}
-            for note in condition.notes:
-                say(note)
-        settings |= {"loop": True} if loop else {}
-        made = made_modalities(self.codecs, wanted, condition)
-        return Request(prompts, seeds, settings, guidance, condition, made)
-
-    def _chunks(self, request: Request, progress: Callable[[int, int], None] | None) -> Iterator[list[Clip]]:
+    def _chunks(
+        self, request: Request, progress: Callable[[int, int], None] | None, prompts: Prompts | None = None
+    ) -> Iterator[list[Clip]]:
         """Decoded pieces, each a clip per prompt."""
-        settings = request.settings
-        slots, loop = slots_of(settings["seconds"]), bool(settings.get("loop"))
-        walk = self._walk(request.prompts, request.seeds, settings, request.guidance, progress, request.condition)
-        hop = slots if slots <= self.window else max(1, self.window // 2)
-        yield from decode_chunks(self.codecs, walk, request.made, slots, hop, loop)
+        settings, said = request.settings, prompts or Prompts(request.prompts)
+        slots = math.inf if settings["seconds"] == math.inf else slots_of(settings["seconds"])
+        walk = self._walk(said, request.seeds, settings, request.guidance, progress, request.condition)
+        hop = int(slots) if slots <= self.window else max(1, self.window // 2)
+        yield from decode_chunks(self.codecs, walk, request.made, slots, hop, bool(settings.get("loop")))
 
     @property
     def window(self) -> int:
@@ -265,46 +254,60 @@ class CounterpointPipeline(DiffusionPipeline):
         condition: Condition | None = None,
     ) -> Tracks:
         """Latents `{modality: [B, T, S, C]}` of a batch; `settings` as in a clip's metadata."""
-        *_, (_, latents) = self._walk(prompts, seeds, settings, guidance, progress, condition)
+        *_, (_, latents) = self._walk(Prompts(prompts), seeds, settings, guidance, progress, condition)
         return {name: x[:, : slots_of(settings["seconds"])] for name, x in latents.items()}
 
     def _walk(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any], guidance: Any,
+        self, prompts: Prompts, seeds: Sequence[int], settings: Mapping[str, Any], guidance: Any,
         progress: Callable[[int, int], None] | None, condition: Condition | None,
     ) -> Iterator[tuple[int, Tracks]]:  # fmt: skip
         """Window after window: (slots that are final, latents `{modality: [B, T, S, C]}`), maybe past the end."""
         told = () if condition is None else tuple(condition.known)
         names = {*made_modalities(self.codecs, settings["tracks"], condition), *told}
-        slots, loop = slots_of(settings["seconds"]), bool(settings.get("loop"))
-        windows = [(0, slots)] if loop else spans(slots, self.window, beyond=condition is None)
+        shapes = {n: (m.tokens, m.channels) for n, m in self.transformer.modalities.items() if n in names}
+        if settings["seconds"] == math.inf:
+            sampler = self._sampler(prompts, settings, guidance, shapes, tellers(progress, None))
+            yield from endless(sampler, Noise(shapes, seeds, self.device), self.window)
+            return
+        slots = slots_of(settings["seconds"])
+        windows = [(0, slots)] if settings.get("loop") else spans(slots, self.window, beyond=condition is None)
+        if self.defaults["whole"] and len(windows) == 1 and condition is None and not settings.get("loop"):
+            windows = [(0, max(slots, self.window))]
         total = windows[-1][1]
-        shapes = {n: (total, m.tokens, m.channels) for n, m in self.transformer.modalities.items() if n in names}
-        noise = {name: value.to(self.device) for name, value in draw_noise(shapes, seeds).items()}
-        known = {name: slots_known(condition, name, total) for name in noise}
+        drawn = draw_noise({name: (total, *shape) for name, shape in shapes.items()}, seeds)
+        noise = {name: value.to(self.device) for name, value in drawn.items()}
+        start = {name: slots_start(condition, name, total) for name in noise}
         clean = {
             name: condition.latents[name].to(x).expand_as(x) if condition is not None and name in told else x
             for name, x in noise.items()
         }
-        guidance = settings["guidance"] if guidance is None else guidance
-        guidances = guidances_of(guidance, self.transformer.modalities, self.defaults["guidance"])
-        if len(windows) > 1 and any(hasattr(kind, "measurement") for kind in guidances):
-            raise ClipError(f"guidance: measurements hold for at most {self.defaults['seconds']:g} s, a single window")
-        words = prompts, settings["negative_prompt"]
-        denoiser = with_weak(self.denoiser(*words), guidances, *words)
-        denoiser = circular(denoiser, slots, self.window) if loop else denoiser
+        varied = {} if condition is None else condition.start
+        for name in varied:
+            noise[name] = add_noise(clean[name], noise[name], start[name][None].to(self.device))
+        known = {name: level == 0 for name, level in start.items()}
+        tell = tellers(progress, busy(known, windows))
+        sampler = self._sampler(prompts, settings, guidance, shapes, tell, slots if settings.get("loop") else None)
+        yield from slide(sampler, noise, known, clean, windows, start if varied else None)
+
+    def _sampler(
+        self, prompts: Prompts, settings: Mapping[str, Any], guidance: Any, names: Collection[str],
+        tell: Iterator[Callable[[int, int], None]], circle: int | None = None,
+    ) -> Sampler:  # fmt: skip
+        """What generates a window; `circle` is the number of slots of a loop. Text is encoded where it has changed."""
+        guidances = walk_guidances(self, settings, guidance, names)
         scheduler = make_scheduler(self.defaults["solver"], self.defaults["shift"])
-        total, count = busy(known, windows), iter(range(len(windows)))
+
+        @lru_cache(maxsize=1)
+        def speak(texts: tuple[str, ...]) -> Denoiser:
+            words = texts, settings["negative_prompt"]
+            denoiser = with_weak(self.denoiser(*words), guidances, *words)
+            return denoiser if circle is None else circular(denoiser, circle, self.window)
 
         def sampler(window: Tracks, grid: Any, clean: Tracks) -> Tracks:
-            before = next(count)
+            denoiser = speak(prompts.read())
+            return sample(denoiser, window, scheduler, settings["steps"], guidances, grid, clean, next(tell))
 
-            def tell(step: int, steps: int) -> None:
-                if progress is not None:
-                    progress(before * steps + step, total * steps)
-
-            return sample(denoiser, window, scheduler, settings["steps"], guidances, grid, clean, tell)
-
-        yield from slide(sampler, noise, known, clean, windows)
+        return sampler
 
     def denoiser(self, prompts: Sequence[str], negative_prompt: str = "") -> Callable[[str, Tracks, Tracks], Tracks]:
         """The network with its prompts bound, for `sample`; text is encoded once."""
@@ -329,20 +332,4 @@ class CounterpointPipeline(DiffusionPipeline):
     def _settings(
         self, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None, tracks: Sequence[str]
     ) -> dict[str, Any]:
-        """Everything that, beside prompt, seed and what is given, decides what comes out, as JSON."""
-        count = int(self.defaults["steps"] if steps is None else steps)
-        duration = check_seconds(self.defaults["seconds"] if seconds is None else seconds)
-        guidance = self.defaults["guidance"] if guidance is None else guidance
-        if count < 1:
-            raise ClipError(f"steps: {steps} is less than 1")
-        guidances_of(guidance, self.transformer.modalities, self.defaults["guidance"])
-        self.codecs.names(tracks)
-        return {
-            "negative_prompt": negative_prompt,
-            "steps": count,
-            "guidance": guidance_spec(guidance),
-            "seconds": duration,
-            "tracks": list(tracks),
-            "model": self.model_name,
-            "version": importlib.metadata.version("counterpoint"),
-        }
+        return settings_of(self, negative_prompt, steps, guidance, seconds, tracks)

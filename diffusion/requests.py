@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backbones.transformer import Modality
 from ..guidance.classifier_free import ClassifierFree
 from ..guidance.interface import Guidance
+from ..guidance.isolation import Isolation
 from ..modalities.clip import GROUPS, ClipError
 from ..modalities.codecs import Codecs
 from .conditions import Condition
-from .given import Given, given_and_made
+from .given import Given, Stretch, given_and_made, slots_of
+
+if TYPE_CHECKING:
+    from .pipeline import CounterpointPipeline
 
 LONGEST = 60  # seconds
 
@@ -37,9 +44,96 @@ class Request:
     made: tuple[str, ...]
 
 
-def check_seconds(seconds: float) -> float:
-    """The duration; a ClipError unless it is above 0 and at most `LONGEST`."""
-    if not 0 < seconds <= LONGEST:
+def request_of(
+    pipeline: CounterpointPipeline, prompt: str | Sequence[str] | None, *, given: Any = None,
+    known: Sequence[Stretch] | None = None, strength: float | None = None, loop: bool = False,
+    negative_prompt: str = "", steps: int | None = None, guidance: Any = None, isolation: float | None = None,
+    seconds: float | None = None, seed: int | Sequence[int] = 0, tracks: Sequence[str] | None = None,
+    say: Callable[[str], None] = warnings.warn, endless: bool = False,
+) -> Request:  # fmt: skip
+    """The arguments of the pipeline checked, what is given encoded, and all of it written down.
+
+    Args:
+        endless: infinite `seconds` are allowed. The others are those of `CounterpointPipeline.__call__`.
+
+    Raises:
+        ClipError: an argument that cannot be used, by its name.
+    """
+    prompts = (prompt or "",) if prompt is None or isinstance(prompt, str) else tuple(prompt)
+    if not prompts or (given is None and prompt is None):
+        raise ClipError("prompt: none given")
+    seeds = seeds_of(seed, len(prompts))
+    _check_combination(given, known, strength, loop, seconds)
+    source = None if given is None else Given.read(given, known)
+    if seconds is None and source is not None:
+        seconds = source.seconds
+    duration = check_seconds(pipeline.defaults["seconds"] if seconds is None else seconds, endless)
+    if tracks is None:
+        tracks = default_tracks(source, duration) if strength is None or source is None else source.groups
+    settings = settings_of(pipeline, negative_prompt, steps, guidance, duration, tracks, isolation)
+    condition = None
+    if source is not None:
+        if strength is None:
+            source.check(tracks, duration)
+        condition = Condition.create(source, pipeline.codecs, duration, pipeline.device)
+        settings |= {"given": [dict(record) for record in source.files]}
+        settings |= {"known": [[a, min(b, duration)] for a, b in source.known]} if source.known is not None else {}
+        for note in condition.notes:
+            say(note)
+    if condition is not None and strength is not None:
+        condition = condition.varied(tracks, float(strength))
+        settings |= {"strength": float(strength)}
+    settings |= {"loop": True} if loop else {}
+    made = made_modalities(pipeline.codecs, tracks, condition)
+    return Request(prompts, seeds, settings, guidance, condition, made)
+
+
+def _check_combination(given: Any, known: Any, strength: float | None, loop: bool, seconds: float | None) -> None:
+    """Raises a ClipError for arguments that can't go together."""
+    if given is None and known is not None:
+        raise ClipError("known: nothing is given that could be known")
+    if strength is not None and not 0 < strength <= 1:
+        raise ClipError(f"strength: {strength:g} is not above 0 and at most 1")
+    if strength is not None and given is None:
+        raise ClipError("strength: nothing is given that could be varied")
+    if strength is not None and (known is not None or (isinstance(given, Given) and given.known is not None)):
+        raise ClipError("strength: varies all of a clip, so no stretch of it can be known; leave one of the two out")
+    if seconds == math.inf and (given is not None or loop):
+        raise ClipError(f"seconds: a stream without an end {'has no loop' if loop else 'can hold nothing given'}")
+
+
+def settings_of(
+    pipeline: CounterpointPipeline, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None,
+    tracks: Sequence[str], isolation: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that, beside prompt, seed and what is given, decides what comes out, as JSON.
+
+    Raises:
+        ClipError: an argument that cannot be used, by its name.
+    """
+    defaults, modalities = pipeline.defaults, pipeline.transformer.modalities
+    count = int(defaults["steps"] if steps is None else steps)
+    if count < 1:
+        raise ClipError(f"steps: {steps} is less than 1")
+    guidance = defaults["guidance"] if guidance is None else guidance
+    guidances_of(guidance, modalities, defaults["guidance"])
+    share = isolation_of(guidance, isolation, defaults["isolation"], modalities)
+    pipeline.codecs.names(tracks)
+    return {
+        "negative_prompt": negative_prompt,
+        "steps": count,
+        "guidance": guidance_spec(guidance),
+        **({} if share == Isolation.neutral else {"isolation": share}),
+        "seconds": check_seconds(defaults["seconds"]) if seconds is None else seconds,
+        "tracks": list(tracks),
+        "model": pipeline.model_name,
+        "version": importlib.metadata.version("counterpoint"),
+    }
+
+
+def check_seconds(seconds: float, endless: bool = False) -> float:
+    """The duration; a ClipError unless it is above 0 and at most `LONGEST`, or infinite where that is allowed."""
+    if not 0 < seconds <= LONGEST and not (endless and seconds == math.inf):
         raise ClipError(f"seconds: {seconds:g} is not between 0 and {LONGEST}")
     return float(seconds)
 
@@ -84,18 +178,64 @@ def made_modalities(codecs: Codecs, tracks: Sequence[str], condition: Condition 
 
 
 def guidances_of(
-    guidance: Any, modalities: Mapping[str, Modality], default: float | Mapping[str, float] | Any
+    guidance: Any,
+    modalities: Mapping[str, Modality],
+    default: float | Mapping[str, float] | Any,
+    isolation: float = 1.0,
 ) -> list[Guidance]:
-    """Guidance objects of a scale, of scales by track or modality, or of objects.
+    """Guidance objects of a scale, of scales by track or modality, or of objects, which stay what they are.
+
+    Args:
+        guidance: what is asked for.
+        modalities: of the model.
+        default: the scale of tracks that scales leave out.
+        isolation: the scale of the isolation guidance that stands beside a scale or scales; 1 is none.
 
     Raises:
         ClipError: a scale for a track that the model does not have.
     """
+    if not isinstance(guidance, (Mapping, int, float)):
+        return list(guidance)
     if isinstance(guidance, Mapping):
-        return [ClassifierFree(scale=1.0, scales=_scales(guidance, modalities, default))]
-    if isinstance(guidance, (int, float)):
-        return [ClassifierFree(scale=float(guidance))]
-    return list(guidance)
+        free = ClassifierFree(scale=1.0, scales=_scales(guidance, modalities, default))
+    else:
+        free = ClassifierFree(scale=float(guidance))
+    return [free] if isolation == Isolation.neutral or len(modalities) < 2 else [free, Isolation(scale=isolation)]
+
+
+def walk_guidances(
+    pipeline: CounterpointPipeline, settings: Mapping[str, Any], guidance: Any, names: Collection[str]
+) -> list[Guidance]:
+    """The guidance objects of a walk over the modalities `names`; `guidance` None is what the settings say.
+
+    Raises:
+        ClipError: a measurement, where there is more than one window.
+    """
+    guidance = settings["guidance"] if guidance is None else guidance
+    isolation = settings.get("isolation", Isolation.neutral)
+    kinds = guidances_of(guidance, pipeline.transformer.modalities, pipeline.defaults["guidance"], isolation)
+    if len(names) == 1:  # no other track to hear: a pass is saved
+        kinds = [kind for kind in kinds if not isinstance(kind, Isolation)]
+    long = settings["seconds"] == math.inf or slots_of(settings["seconds"]) > pipeline.window
+    if long and not settings.get("loop") and any(hasattr(kind, "measurement") for kind in kinds):
+        raise ClipError(f"guidance: measurements hold for at most {pipeline.defaults['seconds']:g} s, a single window")
+    return kinds
+
+
+def isolation_of(guidance: Any, isolation: float | None, default: float, modalities: Mapping[str, Modality]) -> float:
+    """The scale of the isolation guidance that goes with `guidance`: 1 with objects, and for a single modality.
+
+    Raises:
+        ClipError: a scale beside guidance objects, or one that is no number.
+    """
+    if not isinstance(guidance, (Mapping, int, float, type(None))):
+        if isolation not in (None, Isolation.neutral):
+            raise ClipError("isolation: guidance objects take its place; put Isolation(scale=…) among them")
+        return Isolation.neutral
+    scale = float(default if isolation is None else isolation)
+    if not math.isfinite(scale):
+        raise ClipError(f"isolation: {scale} is no scale")
+    return scale if len(modalities) > 1 else Isolation.neutral
 
 
 def guidance_spec(guidance: Any) -> Any:

@@ -14,11 +14,16 @@ import torch
 from torch import Tensor
 
 from ..guidance.interface import Denoiser, Guidance, WalkState
+from ..modalities.clip import ClipError
+from .conversion import Converted
 from .noise_levels import Grid
 from .process import per_token
 from .solvers import SOLVERS, begin, make_scheduler, set_steps
 
-__all__ = ["SOLVERS", "Denoiser", "Tracks", "draw_noise", "guided_velocity", "make_scheduler", "sample", "set_steps"]
+__all__ = [
+    "SOLVERS", "Denoiser", "Tracks", "draw_noise", "guided_velocity", "make_scheduler", "noise_source", "sample",
+    "set_steps",
+]  # fmt: skip
 Tracks = dict[str, Tensor]
 
 
@@ -37,31 +42,41 @@ def sample(
     Args:
         denoiser: the network with its conditions bound; `"conditional"` is always asked for, other passes only if an
             enabled guidance names them.
-        noise: `{modality: [B, T, S, C]}`, standard normal.
+        noise: what the cells begin with, `{modality: [B, T, S, C]}`: standard normal; where the grid begins below
+            σ = 1, clean latents with noise of that level (`process.add_noise`).
         scheduler: of `make_scheduler`, or a flow scheduler of diffusers; it is copied per modality and left untouched.
-        steps: steps from σ = 1 to σ = 0.
+        steps: steps from the σ at which a cell begins to σ = 0: all cells take as many, and arrive together.
         guidances: their deltas are added to the conditional velocity.
-        grid: cells with `known` stay what `given` says, at σ = 0; all others walk from 1; None: all are generated.
+        grid: cells with `known` stay what `given` says, at σ = 0; all others walk from the grid's σ; None: all from 1.
         given: `{modality: [B, T, S, C]}` clean latents of the known cells.
         progress: called with (steps done, steps).
 
     Returns:
         `{modality: [B, T, S, C]}` clean latents; known cells bit-identical to `given`.
+
+    Raises:
+        ClipError: the grid begins below σ = 1, which a solver of another process can't do.
     """
-    schedulers = {name: copy.deepcopy(scheduler) for name in noise}
-    for own in schedulers.values():
-        set_steps(own, steps, next(iter(noise.values())).device)
-    lead = next(iter(schedulers.values()))
+    lead = copy.deepcopy(scheduler)
+    set_steps(lead, steps, next(iter(noise.values())).device)
+    starts = {name: _starts(name, value, grid) for name, value in noise.items()}
+    solvers = {(name, at): _from(lead, at) for name, start in starts.items() for at in _levels(start)}
     timesteps, levels = lead.timesteps, lead.sigmas.tolist()  # some timesteps are cut to integers, the levels are not
-    latents = {name: _pin(name, begin(schedulers[name], value), grid, given) for name, value in noise.items()}
+    latents = dict(noise)
+    for (name, _), own in solvers.items():
+        latents[name] = begin(own, noise[name])
+    latents = {name: _pin(name, value, grid, given) for name, value in latents.items()}
+    highest = max((at for _, at in solvers), default=1.0)
     memories: list[dict[str, Any]] = [{} for _ in guidances]
     for index, t in enumerate(timesteps):
-        level = levels[index]
-        sigma = {name: _levels(name, value, level, grid) for name, value in latents.items()}
-        v = guided_velocity(denoiser, latents, sigma, level, guidances, (index, len(timesteps)), memories)
-        for name, own in schedulers.items():
-            stepped = own.step(v[name].float(), t, latents[name], return_dict=False)[0]
-            latents[name] = _pin(name, stepped, grid, given)
+        sigma = {name: start * levels[index] for name, start in starts.items()}
+        place = index, len(timesteps)
+        v = guided_velocity(denoiser, latents, sigma, highest * levels[index], guidances, place, memories)
+        stepped = dict(latents)
+        for (name, at), own in solvers.items():
+            x = own.step(v[name].float(), t, latents[name], return_dict=False)[0]
+            stepped[name] = torch.where(per_token(starts[name] == at), x, stepped[name])
+        latents = {name: _pin(name, value, grid, given) for name, value in stepped.items()}
         if progress is not None:
             progress(index + 1, len(timesteps))
     return latents
@@ -98,12 +113,30 @@ def guided_velocity(
     return v
 
 
-def _levels(name: str, latents: Tensor, level: float, grid: Grid | None) -> Tensor:
-    shared = torch.full(latents.shape[:2], level, device=latents.device)  # [B, T]
+def _starts(name: str, latents: Tensor, grid: Grid | None) -> Tensor:
+    """The σ at which each cell begins, 0 where it is known: `[B, T]`."""
     if grid is None:
-        return shared
-    known = grid.known[name].to(latents.device)
-    return torch.where(known, torch.zeros_like(shared), shared)
+        return torch.ones(latents.shape[:2], device=latents.device)
+    known, sigma = grid.known[name].to(latents.device), grid.sigma[name].to(latents.device)
+    return torch.where(known, torch.zeros_like(sigma), sigma)
+
+
+def _levels(start: Tensor) -> list[float]:
+    """The different σ above 0 at which cells begin."""
+    return start[start > 0].unique().tolist()
+
+
+def _from(lead: Any, start: float) -> Any:
+    """The solver of a walk from `start` to 0: its levels are those of the walk from 1, times `start`.
+
+    Its timesteps stay: they only say which step it is, and the network is told the level.
+    """
+    own = copy.deepcopy(lead)
+    if start != 1.0:
+        if isinstance(own, Converted):
+            raise ClipError("solver: begins at noise, and can't begin at a lower σ; use unipc, dpm++, euler or heun")
+        own.sigmas = own.sigmas * start
+    return own
 
 
 def _pin(name: str, latents: Tensor, grid: Grid | None, given: Mapping[str, Tensor] | None) -> Tensor:
@@ -129,6 +162,12 @@ def draw_noise(shapes: Mapping[str, tuple[int, ...]], seeds: Sequence[int]) -> T
 
 
 def _noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    # not a torch.Generator: on the CPU that reads the lowest 32 bits of its seed only, which two keys do not fit into
-    values = np.random.default_rng((seed, *name.encode())).standard_normal(shape, dtype=np.float32)
-    return torch.from_numpy(values)
+    return torch.from_numpy(noise_source(name, seed).standard_normal(shape, dtype=np.float32))
+
+
+def noise_source(name: str, seed: int) -> np.random.Generator:
+    """What the noise of one sample and modality is drawn from, slot after slot.
+
+    Not a torch.Generator: on the CPU that reads the lowest 32 bits of its seed only, which two keys do not fit into.
+    """
+    return np.random.default_rng((seed, *name.encode()))

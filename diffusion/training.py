@@ -86,7 +86,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         with safe_open(folder / "latents.safetensors", "pt") as file:
             self.latents = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         with safe_open(folder / "text.safetensors", "pt") as file:
-            self.text, self.text_mask = file.get_tensor("states"), file.get_tensor("mask").bool()
+            self.text, self.starts = file.get_tensor("states"), file.get_tensor("starts").tolist()
+            self.length = int(file.get_tensor("length"))
         self.captions: list[list[int]] = json.loads((folder / "captions.json").read_text())["rows"]
 
     def __len__(self) -> int:
@@ -96,8 +97,10 @@ class LatentClips(Dataset[dict[str, Any]]):
         index, draw = key
         rows = self.captions[index]
         row = rows[int(draw * len(rows))]
+        said = self.text[self.starts[row] : self.starts[row + 1]].float()
+        text = torch.nn.functional.pad(said, (0, 0, 0, self.length - len(said)))  # [L, text_dim]
         latents = {name: value[index].float() for name, value in self.latents.items()}
-        return {"latents": latents, "text": self.text[row].float(), "text_mask": self.text_mask[row]}
+        return {"latents": latents, "text": text, "text_mask": torch.arange(self.length) < len(said)}
 
 
 class KeyedBatches(Sampler[list[tuple[int, float]]]):

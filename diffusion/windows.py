@@ -24,9 +24,7 @@ Denoiser = Callable[[str, Tracks, Tracks], Tracks]
 Sampler = Callable[[Tracks, Grid | None, Tracks], Tracks]
 """`sampler(noise, grid, given)` → clean latents, as `sampling.sample` with everything else bound."""
 CONTEXT = 4  # slots on both sides that a decoder looks at beside those that are kept
-BLEND = (
-    160  # samples (10 ms) in which the sound of one chunk goes over into the next: its decoder hears the whole chunk
-)
+BLEND = 0.01  # seconds in which the sound of one chunk goes over into the next: its decoder hears the whole chunk
 
 
 def spans(slots: int, length: int, beyond: bool = True) -> list[tuple[int, int]]:
@@ -48,30 +46,38 @@ def spans(slots: int, length: int, beyond: bool = True) -> list[tuple[int, int]]
 
 def slide(
     sampler: Sampler, noise: Tracks, known: Mapping[str, Tensor], clean: Mapping[str, Tensor],
-    windows: Sequence[tuple[int, int]],
+    windows: Sequence[tuple[int, int]], start: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[int, Tracks]]:  # fmt: skip
     """Generates window after window; after each: (slots that are final, latents so far).
 
     Args:
         sampler: generates a window.
-        noise: `{modality: [B, T, S, C]}`.
+        noise: `{modality: [B, T, S, C]}`, what the cells begin with that are not known.
         known: `{modality: [T]}` bool, the cells that are given.
         clean: `{modality: [B, T, S, C]}` latents of the known cells.
         windows: as of `spans`.
+        start: `{modality: [T]}`, the σ at which those cells begin; None: all at 1.
     """
     done = {name: cells.clone() for name, cells in known.items()}
     latents = {name: torch.where(done[name][:, None, None].to(x.device), clean[name], x) for name, x in noise.items()}
     batch = next(iter(noise.values())).shape[0]
-    for start, stop in windows:
-        cells = {name: flags[start:stop] for name, flags in done.items()}
+    for begin, stop in windows:
+        cells = {name: flags[begin:stop] for name, flags in done.items()}
         if not all(bool(flags.all()) for flags in cells.values()):
-            told = any(bool(flags.any()) for flags in cells.values())
-            part = {name: x[:, start:stop] for name, x in latents.items()}
-            fresh = sampler(part, condition_grid(cells, batch) if told else None, part)
+            part = {name: x[:, begin:stop] for name, x in latents.items()}
+            levels = None if start is None else {name: level[begin:stop] for name, level in start.items()}
+            told = start is not None or any(bool(flags.any()) for flags in cells.values())
+            fresh = sampler(part, window_grid(cells, batch, levels) if told else None, part)
             for name, x in fresh.items():
-                latents[name][:, start:stop] = x
-                done[name][start:stop] = True
+                latents[name][:, begin:stop] = x
+                done[name][begin:stop] = True
         yield stop, latents
+
+
+def window_grid(known: Mapping[str, Tensor], batch: int, start: Mapping[str, Tensor] | None = None) -> Grid:
+    """The grid of a window: `known` cells `{modality: [T]}` stay at σ = 0, others walk from `start`, or 1."""
+    grid = condition_grid(known, batch)
+    return grid if start is None else Grid({name: start[name] * s for name, s in grid.sigma.items()}, grid.known)
 
 
 def busy(known: Mapping[str, Tensor], windows: Sequence[tuple[int, int]]) -> int:
@@ -84,25 +90,26 @@ def busy(known: Mapping[str, Tensor], windows: Sequence[tuple[int, int]]) -> int
 
 
 def decode_chunks(
-    codecs: Codecs, progress: Iterator[tuple[int, Tracks]], names: Sequence[str], slots: int, hop: int, loop: bool
+    codecs: Codecs, progress: Iterator[tuple[int, Tracks]], names: Sequence[str], slots: float, hop: int, loop: bool
 ) -> Iterator[list[Clip]]:
     """Clips of `hop` slots each, as soon as their latents and those around them are final; one clip per sample.
 
     Args:
         codecs: decode.
-        progress: (slots that are final, latents), as from `slide`.
+        progress: (slots that are final, latents), as from `slide`; or those of the newest slots, as from `endless`.
         names: the modalities to decode.
-        slots: of the whole clip.
+        slots: of the whole clip; infinite if it has no end.
         hop: slots of a chunk; `slots` decodes all at once.
         loop: the last slot is followed by the first.
     """
     start, tails, leads = 0, [], []
     for ready, latents in progress:
         wanted = {name: latents[name] for name in names}
-        total = next(iter(latents.values())).shape[1]
+        held = next(iter(latents.values())).shape[1]
+        first, total = (ready - held, math.inf) if slots == math.inf else (0, held)  # the first slot held, and all
         while start < slots and (ready >= total or min(start + hop, slots) + CONTEXT <= ready):
-            stop = min(start + hop, slots)
-            pieces = _decode(codecs, wanted, start, stop, loop)
+            stop = int(min(start + hop, slots))
+            pieces = _decode(codecs, wanted, start, stop, loop, first)
             clips = [clip for clip, _, _ in pieces]
             if tails:
                 clips = [_blended(clip, tail, at_start=True) for clip, tail in zip(clips, tails, strict=True)]
@@ -114,14 +121,15 @@ def decode_chunks(
 
 
 Piece = tuple[Clip, np.ndarray, np.ndarray]
-"""A clip, and the sound just before and just after it, each `[1, up to BLEND]`."""
+"""A clip, and the sound just before and just after it, each `[1, up to BLEND · rate]`."""
 
 
-def _decode(codecs: Codecs, latents: Tracks, start: int, stop: int, loop: bool) -> list[Piece]:
-    """Slots start … stop of clips, decoded together with `CONTEXT` slots around them."""
-    slots = next(iter(latents.values())).shape[1]
-    low, high = (start - CONTEXT, stop + CONTEXT) if loop else (max(0, start - CONTEXT), min(slots, stop + CONTEXT))
-    index = torch.arange(low, high) % slots
+def _decode(codecs: Codecs, latents: Tracks, start: int, stop: int, loop: bool, first: int = 0) -> list[Piece]:
+    """Slots start … stop of clips, decoded with `CONTEXT` slots around them; `first` is that of the latents."""
+    held = next(iter(latents.values())).shape[1]
+    low, high = start - CONTEXT, stop + CONTEXT
+    low, high = (low, high) if loop else (max(first, low), min(first + held, high))
+    index = (torch.arange(low, high) - first) % held
     clips = codecs.decode({name: x[:, index.to(x.device)] for name, x in latents.items()})
 
     def kept(track: Track) -> Track:
@@ -133,8 +141,9 @@ def _decode(codecs: Codecs, latents: Tracks, start: int, stop: int, loop: bool) 
     def around(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
         sound = np.zeros((1, 0), np.float32) if clip.audio is None else clip.audio.values
         each = sound.shape[1] // (high - low)
+        blend = 0 if clip.audio is None else round(BLEND * clip.audio.rate)
         first, last = (start - low) * each, (stop - low) * each
-        return sound[:, max(0, first - BLEND) : first], sound[:, last : last + BLEND]
+        return sound[:, max(0, first - blend) : first], sound[:, last : last + blend]
 
     return [(clip_of({name: kept(track) for name, track in clip.tracks.items()}), *around(clip)) for clip in clips]
 

@@ -1,6 +1,7 @@
 """The evaluation of music: does it obey its prompt, does it sound clean and real, are its melodies its own?
 
-Everything is a pure function of sounds `[N]` at 16 kHz and of the facts asked for; sampling belongs to the recipe.
+Everything is a pure function of sounds `[N]` at 16 kHz (`at_16_khz` makes them so) and of the facts asked for; sampling
+belongs to the recipe.
 Facts are a mapping with any of `tempo` (beats a minute; the beat is a dotted quarter in 6/8), `tonic` (0 is C, or a
 name), `mode`, `meter` (`6/8`), `instruments` (a list of names), `family`, `dynamics`, `drums` (bool) and `ends` (bool:
 the music ends within the clip); what is absent is not scored.
@@ -19,6 +20,7 @@ import torch
 
 from ..modalities.audio import RATE
 from ..modalities.clip import ClipError
+from ..modalities.clip_resample import to_rate
 from .music_judge import INSTRUMENTS, MusicJudge, instrument_scores
 from .music_key import key_scores, krumhansl, mean_chroma
 from .music_melody import Figures, copied, transcribe
@@ -44,6 +46,11 @@ class Heard:
 
     readings: list[Reading]
     features: np.ndarray
+
+
+def at_16_khz(audio: np.ndarray, rate: float) -> np.ndarray:
+    """Sound `[…, N]` of any rate as estimators and judge hear it, band-limited; that of 16 kHz itself."""
+    return to_rate(audio, rate, RATE)
 
 
 def read(audio: np.ndarray, bpm: float | None = None, rate: int = RATE) -> Reading:

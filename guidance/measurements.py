@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..modalities.audio import HOP, RATE, AudioCodec, mel_spectrogram
+from ..modalities.audio import GRID, HOP, RATE, AudioCodec, SoundGrid, mel_spectrogram
 from ..modalities.clip import ClipError
 from ..modalities.codecs import FPS, SLOT_SECONDS, Codecs
 from ..modalities.sensor import SensorPatches
@@ -202,9 +202,9 @@ def loudness(log_mel: Tensor) -> Tensor:
     return 0.5 * torch.logsumexp(2.0 * log_mel, dim=1)
 
 
-def loudness_of(audio: Tensor) -> Tensor:
-    """The envelope of a sound `[B, 1, N]` at 16 kHz, N a multiple of 320: `[B, N/320]` in nats."""
-    return loudness(mel_spectrogram(audio))
+def loudness_of(audio: Tensor, grid: SoundGrid = GRID) -> Tensor:
+    """The envelope of a sound `[B, 1, N]` at the rate of the codec's `grid`, N whole hops: `[B, N/hop]` in nats."""
+    return loudness(mel_spectrogram(audio, grid))
 
 
 def sound_onsets(log_mel: Tensor) -> Tensor:

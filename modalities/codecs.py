@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .audio import RATE, SLOT, AudioCodec
+from .audio import GRID, AudioCodec
 from .clip import Clip, ClipError, Track
 from .sensor import SensorPatches
 from .video import VideoCodec
 from .vocoder import Vocoder
 
-SLOT_SECONDS = SLOT / RATE
+SLOT_SECONDS = GRID.slot / GRID.rate
 FPS = VideoCodec.frames_per_slot / SLOT_SECONDS
 GROUPS = ("video", "audio", "sensor")
 C = TypeVar("C")
@@ -35,7 +35,7 @@ class Codecs(nn.Module):
         sensor: samples to patches and back, one modality per physical sensor.
 
     Raises:
-        ClipError: no codec at all, or only one of audio VAE and vocoder.
+        ClipError: no codec at all, only one of audio VAE and vocoder, or the two of different rates.
     """
 
     def __init__(
@@ -48,10 +48,17 @@ class Codecs(nn.Module):
         super().__init__()
         if (audio is None) != (vocoder is None):
             raise ClipError(f"codecs: no {'audio codec' if audio is None else 'vocoder'}; audio needs both")
+        if audio is not None and vocoder is not None and audio.grid != vocoder.grid:
+            raise ClipError(f"codecs: audio codec of {audio.grid.rate} Hz, vocoder of {vocoder.grid.rate} Hz")
         if video is None and audio is None and sensor is None:
             raise ClipError("codecs: none given, expected video, audio or sensor")
         self.video, self.audio, self.vocoder, self.sensor = video, audio, vocoder, sensor
         self.eval().requires_grad_(False)
+
+    @property
+    def audio_rate(self) -> int:
+        """Samples a second of the sound that `encode` takes and `decode` makes; 16000 where there is no sound."""
+        return GRID.rate if self.audio is None else self.audio.grid.rate
 
     def shapes(self) -> dict[str, tuple[int, int, str]]:
         """`{modality: (tokens per slot, channels of a token, group)}` in the fixed order of modalities."""
@@ -80,7 +87,10 @@ class Codecs(nn.Module):
 
     @torch.no_grad()
     def encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Latents `{modality: [B, T, S, C]}` of `{"video": [B, 3, F, H, W], "audio": [B, 1, N], sensor: [B, K, n]}`."""
+        """Latents `{modality: [B, T, S, C]}` of `{"video": [B, 3, F, H, W], "audio": [B, 1, N], sensor: [B, K, n]}`.
+
+        Sound is to be at `audio_rate`.
+        """
         latents = {}
         for name, value in tensors.items():
             if name == "video":
@@ -107,7 +117,7 @@ class Codecs(nn.Module):
         return [
             Clip(
                 video=None if video is None else Track(video[i], FPS),
-                audio=None if audio is None else Track(audio[i], float(RATE)),
+                audio=None if audio is None else Track(audio[i], float(self.audio_rate)),
                 sensor={name: self._sensor_track(name, values[i]) for name, values in sensor.items()},
             )
             for i in range(batch)
@@ -134,7 +144,8 @@ class Codecs(nn.Module):
         """Reads what `save_pretrained` wrote; a codec without a folder is absent.
 
         Raises:
-            ClipError: no codec at all, a folder without its `config.json`, or only one of audio codec and vocoder.
+            ClipError: no codec at all, a folder without its `config.json`, only one of audio codec and vocoder, or the
+                two of different rates.
         """
         folder = Path(folder)
         names = [name for name in ("video_codec", "audio_codec", "vocoder", "sensor_codec") if (folder / name).is_dir()]

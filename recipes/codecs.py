@@ -4,6 +4,8 @@
 
 Each part has a recipe of its own (`video_codec`, `audio_codec`, `vocoder`) and a run folder in this one. The result,
 `RUN/codecs`, is what the joint recipe takes as `codecs=`. The same command goes on where it stopped.
+
+Audio codec and vocoder get the rate of the data's sound: of 24 kHz after `counterpoint data music DATA --rate 24000`.
 """
 
 from __future__ import annotations

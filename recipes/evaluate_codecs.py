@@ -64,21 +64,25 @@ def _video(video: Tensor, coded: Tensor) -> dict[str, float]:
 def sound_round_trips(audio: Tensor, codecs: Codecs) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
     """`[B, 1, N]` through vocoder and Griffin-Lim, from its mel and the codec's: sounds and scores by way.
 
+    All sounds are at the codec's rate.
+
     Raises:
         ClipError: the model has no codec for sound.
     """
     if codecs.audio is None or codecs.vocoder is None:
         raise ClipError("audio: this model has no codec for it")
-    true = mel_spectrogram(audio)  # [B, 128, F]
-    vae = codecs.audio
+    vae, grid = codecs.audio, codecs.audio.grid
+    true = mel_spectrogram(audio, grid)  # [B, 128, F]
     coded = torch.cat([vae.decode_mel(vae.encode(part)) for part in audio.split(16)])
     sounds = {
         "vocoder": codecs.vocoder(true),
-        "griffin_lim": griffin_lim(true),
+        "griffin_lim": griffin_lim(true, grid=grid),
         "codec_vocoder": codecs.vocoder(coded),
-        "codec_griffin_lim": griffin_lim(coded),
+        "codec_griffin_lim": griffin_lim(coded, grid=grid),
     }
-    scores = {name: {"log_mel_l1": log_mel_l1(s, audio), **multi_scale_stft(s, audio)} for name, s in sounds.items()}
+    scores = {
+        name: {"log_mel_l1": log_mel_l1(s, audio, grid), **multi_scale_stft(s, audio)} for name, s in sounds.items()
+    }
     return sounds, {"codec_mel": {"log_mel_l1": float((coded - true).abs().mean())}, **scores}
 
 

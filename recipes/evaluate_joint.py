@@ -23,6 +23,7 @@ from torch import Tensor
 from counterpoint.data.arrays import SENSORS, read_arrays
 from counterpoint.data.physics import generate
 from counterpoint.diffusion.pipeline import CounterpointPipeline, weights_folder
+from counterpoint.diffusion.requests import guidance_spec, isolation_of
 from counterpoint.evaluation import report
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip
@@ -34,27 +35,31 @@ BATCH = 16
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | CounterpointPipeline,
     prompts: int = 256,
     seed: int = 0,
     json_path: Path | None = None,
     data: Path | None = None,
     workers: int = 2,
     say: Callable[[str], None] = print,
+    guidance: Any = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """The scores of a model, also written to `json_path`.
 
     Args:
-        model: a shipped name or a folder.
+        model: a shipped name, a folder, or the pipeline itself.
         prompts: held-out prompts, one generated clip each.
         seed: chooses the held-out clips, and the noise.
         json_path: written whole or not at all.
         data: the training arrays, all of which are then searched for copies; None: `MEMORY` training clips, made anew.
         workers: processes that make clips.
         say: called with a line at each stage.
+        guidance, steps: as a pipeline takes them; None is the model's own.
     """
     start = time.monotonic()
-    pipeline = CounterpointPipeline.from_pretrained(model)
+    pipeline = model if isinstance(model, CounterpointPipeline) else CounterpointPipeline.from_pretrained(model)
+    settings = settings_of(pipeline, guidance, steps)
     judges = Judges.load(weights_folder() / "judges")
     say(f"{prompts} held-out clips, and as many others for reference")
     real = held_out(HELD_OUT + 4 * prompts * seed, prompts, workers)
@@ -64,7 +69,7 @@ def evaluate(
     say("generation")
     captions = [clip.metadata["prompt"] for clip in real]
     before = time.monotonic()
-    generated = list(samples(pipeline, captions, [seed * prompts + i for i in range(prompts)]))
+    generated = list(samples(pipeline, captions, [seed * prompts + i for i in range(prompts)], guidance, steps))
     seconds = time.monotonic() - before
     say("training clips, for the search of copies")
     training = report.features(
@@ -72,7 +77,7 @@ def evaluate(
     )
     scores = report.evaluate(
         generated, real, codec, judges, training, others,
-        model=str(model), prompts=prompts, seed=seed, commit=commit(), settings=dict(pipeline.defaults),
+        model=pipeline.model_name, prompts=prompts, seed=seed, commit=commit(), settings=settings,
         training_clips=len(next(iter(training.values()))), sampling_seconds_per_clip=round(seconds / prompts, 3),
     )  # fmt: skip
     scores["seconds"] = round(time.monotonic() - start, 1)
@@ -89,10 +94,27 @@ def held_out(first: int, count: int, workers: int = 1) -> list[Clip]:
     return [*seen, *generate(range(first + count - rare, first + count), "unseen", workers)]
 
 
-def samples(pipeline: CounterpointPipeline, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Clip]:
-    """A generated clip per prompt, with the model's default settings."""
+def settings_of(pipeline: CounterpointPipeline, guidance: Any = None, steps: int | None = None) -> dict[str, Any]:
+    """What `samples` are made with, as JSON: the model's defaults, and what replaces them."""
+    defaults = pipeline.defaults
+    return {
+        **defaults,
+        "steps": defaults["steps"] if steps is None else steps,
+        "guidance": guidance_spec(defaults["guidance"] if guidance is None else guidance),
+        "isolation": isolation_of(guidance, None, defaults["isolation"], pipeline.transformer.modalities),
+    }
+
+
+def samples(
+    pipeline: CounterpointPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    guidance: Any = None,
+    steps: int | None = None,
+) -> Iterator[Clip]:
+    """A generated clip per prompt; without guidance and steps with the model's own."""
     for i in range(0, len(prompts), BATCH):
-        yield from pipeline(prompts[i : i + BATCH], seed=seeds[i : i + BATCH])
+        yield from pipeline(prompts[i : i + BATCH], seed=seeds[i : i + BATCH], guidance=guidance, steps=steps)
 
 
 def tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from counterpoint.evaluation import music
 from counterpoint.evaluation.music_judge import MusicJudge
 from counterpoint.evaluation.music_melody import Figures, index, melody
 from counterpoint.modalities.clip import Clip, ClipError
-from counterpoint.recipes.evaluate_joint import BATCH, commit, samples, write_scores
+from counterpoint.recipes.evaluate_joint import BATCH, commit, samples, settings_of, write_scores
 
 HELD_OUT = 10_000_000  # first seed of held-out clips; training counts from 0
 WANTED = ("tempo", "key", "instruments")  # what a prompt should state
@@ -36,7 +36,7 @@ CONTROL = 128  # training clips in whose single lines the search for copies must
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | CounterpointPipeline,
     prompts: int = 256,
     seed: int = 0,
     json_path: Path | None = None,
@@ -45,11 +45,13 @@ def evaluate(
     say: Callable[[str], None] = print,
     judge: Path | None = None,
     source: Music | None = None,
+    guidance: Any = None,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """The scores of a model, also written to `json_path`.
 
     Args:
-        model: a shipped name or a folder.
+        model: a shipped name, a folder, or the pipeline itself.
         prompts: held-out prompts, one generated clip each.
         seed: chooses the held-out clips, and the noise.
         json_path: written whole or not at all.
@@ -58,25 +60,27 @@ def evaluate(
         say: called with a line at each stage.
         judge: folder of the judge; None: the one that ships.
         source: soundfonts and scores of the held-out clips; None: those of this machine.
+        guidance, steps: as a pipeline takes them; None is the model's own.
     """
     start = time.monotonic()
-    pipeline = CounterpointPipeline.from_pretrained(model)
+    pipeline = model if isinstance(model, CounterpointPipeline) else CounterpointPipeline.from_pretrained(model)
+    settings = settings_of(pipeline, guidance, steps)
     listener = MusicJudge.load(judge or weights_folder() / "music_judge")
-    source = source or Music()
+    source = replace(source or Music(), rate=pipeline.codecs.audio_rate)
     say(f"{prompts} held-out clips, and as many others for reference")
     first = HELD_OUT + 4 * prompts * seed
     real = held_out(first, prompts, source, workers)
     others = held_out(first + 2 * prompts, prompts, source, workers)
     chosen = [prompt_of(clip.metadata) for clip in real]
-    asked = [facts for _, facts in chosen]
+    texts, asked = [text for text, _ in chosen], [facts for _, facts in chosen]
     say("generation")
     before = time.monotonic()
-    generated = list(samples(pipeline, [text for text, _ in chosen], [seed * prompts + i for i in range(prompts)]))
+    generated = list(samples(pipeline, texts, [seed * prompts + i for i in range(prompts)], guidance, steps))
     seconds = time.monotonic() - before
     say("listening: generated, real, codec, training")
 
     def hear(clips: Sequence[Clip], facts: Sequence[music.Facts]) -> music.Heard:
-        return music.hear([sound(clip) for clip in clips], facts, listener, workers)
+        return music.hear([heard(clip) for clip in clips], facts, listener, workers)
 
     scores = music.evaluate(
         hear(generated, asked),
@@ -86,9 +90,9 @@ def evaluate(
         [clip.metadata["split"] == "unseen" for clip in real],
         hear(others, [{}] * prompts).features,
         known_figures(source),
-        [music.read(sound(clip)) for clip in control(data, source, workers)],
+        [music.read(heard(clip)) for clip in control(data, source, workers)],
         [single_line(clip.metadata) for clip in real],
-        model=str(model), prompts=prompts, seed=seed, commit=commit(), settings=dict(pipeline.defaults),
+        model=pipeline.model_name, prompts=prompts, seed=seed, commit=commit(), settings=settings,
         structured=sum(text == clip.metadata["captions"][-1] for (text, _), clip in zip(chosen, real, strict=True)),
         soundfonts=sorted({clip.metadata["facts"]["soundfont"] for clip in real}),
         sampling_seconds_per_clip=round(seconds / prompts, 3),
@@ -156,6 +160,12 @@ def sound(clip: Clip) -> np.ndarray:
     if clip.audio is None:
         raise ClipError("audio: a clip has no sound")
     return clip.audio.values[0]
+
+
+def heard(clip: Clip) -> np.ndarray:
+    """A clip's sound `[N]` at 16 kHz, as estimators and judge take it."""
+    values = sound(clip)
+    return values if clip.audio is None else music.at_16_khz(values, clip.audio.rate)
 
 
 def round_trips(pipeline: CounterpointPipeline, clips: Sequence[Clip]) -> Iterator[Clip]:

@@ -4,7 +4,8 @@
 
 Log-mel L1 and multi-scale STFT distance of the vocoder and of Griffin-Lim (32 iterations, NNLS mel inversion), from
 true mels and from the codec's, for held-out renderings of chords (several parts), plucked, sustained and percussive
-instruments; and what becomes of the estimated tempo and key, of clicks, hiss and wobble.
+instruments; and what becomes of the estimated tempo and key, of clicks, hiss and wobble, which are listened for at
+16 kHz whatever the codec's rate.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from counterpoint.modalities.clip import Clip, ClipError
 from counterpoint.modalities.codecs import Codecs
 from counterpoint.recipes.evaluate_codecs import sound_round_trips
 from counterpoint.recipes.evaluate_joint import commit, rounded, write_scores
-from counterpoint.recipes.evaluate_music import HELD_OUT, sound
+from counterpoint.recipes.evaluate_music import HELD_OUT
 
 FIRST = HELD_OUT + 50_000_000  # seeds of these clips; no other evaluation uses them
 SEARCHED = 400  # seeds looked through for enough clips of every kind
@@ -69,14 +70,18 @@ def clips_by_kind(source: Music, each: int) -> dict[str, list[Clip]]:
 
 @torch.no_grad()
 def audio_scores(audio: Tensor, facts: Sequence[music.Facts], codecs: Codecs) -> dict[str, dict[str, float]]:
-    """`[B, 1, N]` through vocoder and Griffin-Lim, from its mel and from the codec's: `{way: {score: value}}`.
+    """`[B, 1, N]` at the codec's rate through vocoder and Griffin-Lim, from its mel and the codec's.
+
+    Returns:
+        `{way: {score: value}}`.
 
     Raises:
         ClipError: the model has no codec for sound.
     """
     sounds, scores = sound_round_trips(audio, codecs)
     for way, made in {"original": audio, **sounds}.items():
-        scores.setdefault(way, {}).update(heard([music.read(one[0].numpy()) for one in made], facts))
+        readings = [music.read(one) for one in music.at_16_khz(made[:, 0].numpy(), codecs.audio_rate)]
+        scores.setdefault(way, {}).update(heard(readings, facts))
     return scores
 
 
@@ -92,11 +97,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores of a model's codec on `each` held-out clips of every kind, also written to `json_path`."""
     codecs = CounterpointPipeline.from_pretrained(model).codecs
-    kinds = {}
-    for kind, clips in clips_by_kind(source or Music(), each).items():
-        audio = torch.from_numpy(np.stack([sound(clip) for clip in clips]))[:, None].float()  # [B, 1, N]
+    source, kinds = replace(source or Music(), rate=codecs.audio_rate), {}
+    for kind, clips in clips_by_kind(source, each).items():
+        audio = torch.from_numpy(np.stack([clip.tracks["audio"].values for clip in clips])).float()  # [B, 1, N]
         kinds[kind] = audio_scores(audio, [clip.metadata["facts"] for clip in clips], codecs)
-    scores = {**kinds, "clips_each": each, "first_seed": FIRST, "model": str(model), "commit": commit()}
+    facts = {"rate": source.rate, "clips_each": each, "first_seed": FIRST, "model": str(model), "commit": commit()}
+    scores = {**kinds, **facts}
     if json_path is not None:
         write_scores(scores, json_path)
     return scores

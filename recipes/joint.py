@@ -55,6 +55,7 @@ class Settings:
     start_from: str = ""  # a model (name or folder) whose network the training starts from; empty: from scratch
     text_encoder: str = DEFAULT_ENCODER
     text_length: int = 48  # tokens
+    text_features: tuple[str, ...] = ("states",)  # any of states, words, numbers: `modalities/text.py`
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -68,6 +69,7 @@ class Settings:
     preview_every: int = 500
     prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
     seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
+    whole: bool = False  # the model makes shorter clips as the beginning of this length: the prompt says when they end
     device: str = "auto"
 
 
@@ -118,10 +120,16 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
     )
 
 
+def text_encoder(settings: Settings) -> TextEncoder:
+    """The encoder that the settings name."""
+    return TextEncoder(settings.text_encoder, settings.text_length, settings.text_features)
+
+
 def parameters(settings: Settings) -> int:
     """Parameters of the network, for `--dry-run`."""
     codecs = Codecs.from_pretrained(codecs_folder(settings.codecs))
-    return sum(p.numel() for p in build_transformer(settings, codecs, 384).parameters())
+    channels = text_encoder(settings).channels
+    return sum(p.numel() for p in build_transformer(settings, codecs, channels).parameters())
 
 
 def train(settings: Settings, data: Path, run: Path) -> Path:
@@ -139,7 +147,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     to_json(settings, run / "settings.json")
     device = choose_device(settings.device)
     codecs = Codecs.from_pretrained(codecs_folder(settings.codecs), dtype=choose_dtype("auto", device))
-    encoder = TextEncoder(settings.text_encoder, settings.text_length)
+    encoder = text_encoder(settings)
     latents = LatentClips(cache_latents(data, codecs, encoder, run / "latents"))
     missing = [name for name in codecs.shapes() if name not in latents.latents]
     if missing:
@@ -169,7 +177,9 @@ def save(
     transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, {"seconds": settings.seconds})
+    pipeline = CounterpointPipeline(
+        transformer.cpu().eval(), codecs, encoder, {"seconds": settings.seconds, "whole": settings.whole}
+    )
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
     shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)
     return folder

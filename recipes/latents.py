@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -45,12 +46,15 @@ def cache_latents(
     """Writes `latents.safetensors`, `text.safetensors` and `captions.json` into `out`.
 
     A finished cache is kept as it is. Latents are stored in fp16 as `{modality: [N, T, S, C]}`; each different caption
-    is encoded once.
+    is encoded once, and stored without its padding: `states` `[tokens, channels]` of all captions in a row, caption i
+    from `starts[i]` to `starts[i + 1]`, and the `length` that they are padded to.
 
     Raises:
-        ClipError: the folder holds the latents of other clips, or of other codecs.
+        ClipError: the folder holds the latents of other clips, or of other codecs, or the sound is of another rate.
     """
     clips = read_arrays(data)
+    if clips.audio is not None and codecs.audio is not None and clips.audio_rate != codecs.audio_rate:
+        raise ClipError(f"{data}: sound of {clips.audio_rate} Hz, the codecs are for {codecs.audio_rate} Hz")
     if (out / "captions.json").is_file():
         _check(clips, codecs, out)
         return out
@@ -63,18 +67,29 @@ def cache_latents(
         if progress is not None:
             progress(min(start + batch, len(clips)), len(clips))
     _save({name: torch.cat(values) for name, values in parts.items()}, out / "latents.safetensors")
-    captions = sorted({caption for entry in clips.entries for caption in entry["captions"]})
-    encoded = [text_encoder(captions[i : i + 64]) for i in range(0, len(captions), 64)]
-    states = {
-        "states": torch.cat([s.half() for s, _ in encoded]),
-        "mask": torch.cat([m.to(torch.uint8) for _, m in encoded]),
-    }
-    _save(states, out / "text.safetensors")
-    number = {caption: i for i, caption in enumerate(captions)}
-    rows = [[number[caption] for caption in entry["captions"]] for entry in clips.entries]
-    (out / "captions.json.part").write_text(json.dumps({"captions": captions, "rows": rows}))
+    text, content = encode_captions(clips, text_encoder)
+    _save(text, out / "text.safetensors")
+    (out / "captions.json.part").write_text(json.dumps(content))
     os.replace(out / "captions.json.part", out / "captions.json")
     return out
+
+
+def encode_captions(clips: ClipArrays, encoder: TextEncoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every different caption once: the tensors of `text.safetensors`, and the content of `captions.json`."""
+    captions = sorted({caption for entry in clips.entries for caption in entry["captions"]}, key=lambda c: (len(c), c))
+    states, counts = [], []
+    for i in range(0, len(captions), 64):
+        own, mask = encoder(captions[i : i + 64], trim=True)  # of similar length: little padding
+        states.append(own[mask].half().cpu())
+        counts.append(mask.sum(dim=1).cpu())
+    number = {caption: i for i, caption in enumerate(captions)}
+    text = {
+        "states": torch.cat(states),
+        "starts": torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(counts).cumsum(0)]),
+        "length": torch.tensor(encoder.length),
+    }
+    rows = [[number[caption] for caption in entry["captions"]] for entry in clips.entries]
+    return text, {"captions": captions, "rows": rows}
 
 
 def _check(clips: ClipArrays, codecs: Codecs, out: Path) -> None:

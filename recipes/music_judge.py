@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from counterpoint.data.arrays import read_arrays
 from counterpoint.evaluation.music_judge import ATTRIBUTES, INSTRUMENTS, MusicJudge, instrument_scores
+from counterpoint.modalities.audio import RATE
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.audio_codec import rows
 from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
@@ -53,6 +54,8 @@ class MusicClips:
         clips = read_arrays(folder)
         if clips.audio is None:
             raise ClipError(f"{folder / 'audio.npy'}: no such file; the judge needs sound")
+        if clips.audio_rate != RATE:
+            raise ClipError(f"{folder}: sound of {clips.audio_rate} Hz, the judge listens at {RATE} Hz")
         self.audio = clips.audio
         try:
             self.facts = [entry["facts"] for entry in clips.entries]

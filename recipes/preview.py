@@ -11,7 +11,7 @@ from PIL import Image
 
 from counterpoint.backbones.transformer import CounterpointTransformer
 from counterpoint.diffusion.pipeline import CounterpointPipeline
-from counterpoint.modalities.audio import mel_spectrogram
+from counterpoint.modalities.audio import SoundGrid, mel_spectrogram
 from counterpoint.modalities.clip import Clip
 from counterpoint.modalities.codecs import GROUPS, Codecs
 from counterpoint.modalities.text import TextEncoder
@@ -53,7 +53,8 @@ def picture(clip: Clip, frames: int = 16) -> np.ndarray:
         rows.append(np.concatenate(list(chosen), axis=1))  # [H, W * frames, 3]
         width = rows[0].shape[1]
     if clip.audio is not None:
-        mel = mel_spectrogram(torch.from_numpy(clip.audio.values)[None])[0].flip(0)  # [128, F]
+        grid = SoundGrid(round(clip.audio.rate))
+        mel = mel_spectrogram(torch.from_numpy(clip.audio.values)[None], grid)[0].flip(0)  # [128, F]
         level = ((mel + 11.5) / 13.5).clamp(0, 1).mul(255).to(torch.uint8).numpy()
         rows.append(_gray(np.asarray(Image.fromarray(level).resize((width, 64)))))
     rows += [_gray(_plot(track.values, width)) for track in clip.sensor.values()]

@@ -7,7 +7,8 @@ Continuing, filling a gap, varying and looping are choices of the grid (a prefix
 ends known), which training draws more often here than for the joint model.
 
 What DATA must hold (`counterpoint data music DATA`): `audio.npy` float16 `[N, 163840]` at 16 kHz, `sensors.json` with
-the tracks, and `clips.json`, whose entries have `captions`, of which one is drawn at each step.
+the tracks, and `clips.json`, whose entries have `captions`, of which one is drawn at each step. With `--rate 24000`,
+`[N, 245760]`, and codecs trained on these data, the same commands make a model of 24 kHz: tokens and network are alike.
 
 Ends are endings: a share of the windows (a tenth to a fifth) holds the end of a piece, as it rings out, followed by
 silence up to the window's end. A caption of such a window may say so, and where (`with an ending`, `8 seconds long`,
@@ -19,12 +20,14 @@ and cut at the length that was asked for. The network needs nothing else for tha
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from counterpoint.diffusion.noise_levels import GridMixture
-from counterpoint.diffusion.training import LossSettings
+from counterpoint.diffusion.training import LossSettings, OptimizerSettings
 from counterpoint.recipes import joint
-from counterpoint.recipes.joint import ModelSettings, Settings, parameters, train
+from counterpoint.recipes.audio_codec import check_rate
+from counterpoint.recipes.joint import ModelSettings, Settings, codecs_folder, parameters
 
 SECONDS = 10.24
 PROMPTS = (
@@ -34,9 +37,11 @@ PROMPTS = (
     "tempo=100 key=A instrument=flute meter=3/4",
 )
 
+FEATURES = ("states", "words", "numbers")  # a tempo and a tonic are words, and what stands around them matters less
+
 # One modality: nothing to draw apart or to isolate; prefixes, gaps and loops instead of known rows.
 LOSS = LossSettings(
-    mixture=GridMixture(shared=0.7, per_modality=0.0, per_segment=0.1, clean_rows=0.0, clean_segment=0.2),
+    mixture=GridMixture(shared=0.7, per_modality=0.0, per_segment=0.1, clean_rows=0.0, clean_segment=0.2, location=0.3),
     weights={"audio": 1.0},
     motion=0.0,
     drop_modality=0.0,
@@ -45,7 +50,8 @@ LOSS = LossSettings(
 
 
 def _music(preset: Settings, **changes: Any) -> Settings:
-    return replace(preset, codecs="music", text_length=64, loss=LOSS, seconds=SECONDS, prompts=PROMPTS, **changes)
+    said = {"text_length": 64, "text_features": FEATURES, "prompts": PROMPTS}
+    return replace(preset, codecs="music", loss=LOSS, seconds=SECONDS, whole=True, **said, **changes)
 
 
 def tiny() -> Settings:
@@ -54,13 +60,20 @@ def tiny() -> Settings:
 
 
 def small() -> Settings:
-    """For a laptop: 256 wide, 8 deep."""
-    return _music(joint.small(), model=ModelSettings(width=256, depth=8, heads=4), steps=20_000)
+    """What ships: 256 wide, 6 deep."""
+    optimizer = OptimizerSettings(lr=2e-2, adamw_lr=2e-3, warmup=100, cooldown=0.5)
+    return _music(joint.small(), model=ModelSettings(width=256, depth=6, heads=4), optimizer=optimizer)
 
 
 def base() -> Settings:
     """A day on one GPU: 768 wide, 12 deep."""
     return _music(joint.base())
+
+
+def train(settings: Settings, data: Path, run: Path) -> Path:
+    """Trains or goes on training, as `joint.train`; a ClipError where the codecs are of another rate than the data."""
+    check_rate(codecs_folder(settings.codecs) / "audio_codec", data)
+    return joint.train(settings, data, run)
 
 
 PRESETS = {"tiny": tiny, "small": small, "base": base}

@@ -1,4 +1,4 @@
-"""Train the vocoder: log-mel → 16 kHz sound.
+"""Train the vocoder: log-mel → sound of 16 or 24 kHz, as the data are.
 
     python -m counterpoint.recipes.vocoder data=FOLDER run=FOLDER minutes=12 codec=RUN/audio_codec
 
@@ -16,9 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from counterpoint.modalities.audio import SLOT, AudioCodec, log_mel_l1, magnitudes, mel_spectrogram, multi_scale_stft
+from counterpoint.modalities.audio import (
+    GRID,
+    AudioCodec,
+    SoundGrid,
+    log_mel_l1,
+    magnitudes,
+    mel_spectrogram,
+    multi_scale_stft,
+)
 from counterpoint.modalities.vocoder import Vocoder, griffin_lim
-from counterpoint.recipes.audio_codec import draw_mels, load_audio, rows
+from counterpoint.recipes.audio_codec import check_rate, draw_mels, load_audio, rows, sound_grid
 from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
 
 
@@ -33,6 +41,7 @@ class VocoderSettings(FitSettings):
     mel: float = 0.5  # weight of the log-mel L1
     codec: str = ""  # folder of an AudioCodec whose reconstructions are trained on too
     share: float = 0.5  # of the crops that go through the codec
+    start_from: str = ""  # folder of a Vocoder whose weights and size are taken; empty: from scratch
     held_out: int = 32  # clips at the end of the data, for the log and the previews
     bf16: bool = True  # the backbone in bfloat16
 
@@ -49,13 +58,13 @@ def small() -> VocoderSettings:
     return VocoderSettings(minutes=60.0, max_steps=2200, muon=0.02, checkpoint_every=100)
 
 
-def crop(audio: Tensor, slots: int, draws: torch.Generator) -> Tensor:
-    """A stretch of each clip [B, 1, N] → [B, 1, slots · 2560], the louder the likelier: most of a clip is silence."""
-    starts = audio.shape[-1] // SLOT - slots + 1
-    power = audio.unflatten(-1, (-1, SLOT)).square().mean(-1)[:, 0]  # [B, T]
+def crop(audio: Tensor, slots: int, draws: torch.Generator, slot: int = GRID.slot) -> Tensor:
+    """A stretch of each clip [B, 1, N] → [B, 1, slots · slot], the louder the likelier: most of a clip is silence."""
+    starts = audio.shape[-1] // slot - slots + 1
+    power = audio.unflatten(-1, (-1, slot)).square().mean(-1)[:, 0]  # [B, T]
     loudness = power.unfold(1, slots, 1).mean(-1).sqrt() + 1e-4  # [B, starts]
-    first = torch.multinomial(loudness[:, :starts].sqrt(), 1, generator=draws)[:, 0] * SLOT
-    return torch.stack([clip[:, i : i + slots * SLOT] for clip, i in zip(audio, first.tolist(), strict=True)])
+    first = torch.multinomial(loudness[:, :starts].sqrt(), 1, generator=draws)[:, 0] * slot
+    return torch.stack([clip[:, i : i + slots * slot] for clip, i in zip(audio, first.tolist(), strict=True)])
 
 
 def spectral_loss(prediction: Tensor, target: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -68,51 +77,63 @@ def spectral_loss(prediction: Tensor, target: Tensor, sizes: tuple[int, ...]) ->
     return torch.stack(logs).mean(), torch.stack(convergence).mean()
 
 
-def vocoder_loss(settings: VocoderSettings, codec: AudioCodec | None):
+def vocoder_loss(settings: VocoderSettings, codec: AudioCodec | None, grid: SoundGrid = GRID):
+    """The loss that `fit` takes, for sound of a grid."""
+
     def loss(vocoder: nn.Module, audio: Tensor, draws: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        target = mel = mel_spectrogram(audio)
+        target = mel = mel_spectrogram(audio, grid)
         if codec is not None:
             rebuilt = torch.rand(len(audio), 1, 1, generator=draws).to(audio.device) < settings.share
             mel = torch.where(rebuilt, codec.decode_mel(codec.encode(audio)), target)
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=settings.bf16):
             prediction = vocoder(mel)
         logs, convergence = spectral_loss(prediction, audio, settings.sizes)
-        mel_l1 = (mel_spectrogram(prediction) - target).abs().mean()
+        mel_l1 = (mel_spectrogram(prediction, grid) - target).abs().mean()
         numbers = {"log_magnitude": logs.item(), "convergence": convergence.item(), "mel": mel_l1.item()}
         return logs + convergence + settings.mel * mel_l1, numbers
 
     return loss
 
 
-def scores(audio: Tensor, reference: Tensor) -> dict[str, float]:
+def scores(audio: Tensor, reference: Tensor, grid: SoundGrid = GRID) -> dict[str, float]:
     """The published scores of a vocoder: see `counterpoint.modalities.audio`."""
-    return {"log_mel_l1": log_mel_l1(audio, reference), **multi_scale_stft(audio, reference)}
+    return {"log_mel_l1": log_mel_l1(audio, reference, grid), **multi_scale_stft(audio, reference)}
 
 
 def train(settings: VocoderSettings, data: Path, run: Path) -> Path:
-    """Train and return the folder of the model."""
-    audio = load_audio(data, settings.held_out)
+    """Train and return the folder of the model.
+
+    Raises:
+        ClipError: the data are incomplete, or of another rate than the codec or what is gone on with.
+    """
+    for model in filter(None, (run / "vocoder", settings.start_from, settings.codec)):
+        check_rate(model, data)
+    audio, grid = load_audio(data, settings.held_out), sound_grid(data)
     known, unseen = audio[: -settings.held_out], rows(audio, slice(-settings.held_out, None))
-    torch.manual_seed(settings.seed)  # the weights' start
-    vocoder = Vocoder(settings.width, settings.hidden, settings.layers)
-    codec = AudioCodec.from_pretrained(settings.codec, low_cpu_mem_usage=False) if settings.codec else None
-    baseline = griffin_lim(mel_spectrogram(unseen))
+    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    if settings.start_from:
+        vocoder = Vocoder.from_pretrained(settings.start_from, **options)
+    else:
+        torch.manual_seed(settings.seed)  # the weights' start
+        vocoder = Vocoder(settings.width, settings.hidden, settings.layers, rate=grid.rate)
+    codec = AudioCodec.from_pretrained(settings.codec, **options) if settings.codec else None
+    baseline = griffin_lim(mel_spectrogram(unseen, grid), grid=grid)
 
     def batch(step: int, draws: torch.Generator) -> Tensor:
         clips = rows(known, batch_indices(len(known), settings.batch, step, settings.seed))
-        return crop(clips, settings.slots, draws)
+        return crop(clips, settings.slots, draws, grid.slot)
 
     @torch.no_grad()
     def preview(averaged: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(averaged, Vocoder)
         averaged.save_pretrained(run / "vocoder")
-        sound = averaged(mel_spectrogram(unseen))
+        sound = averaged(mel_spectrogram(unseen, grid))
         pictures = {"original": unseen, "griffin-lim": baseline, f"vocoder, step {step}": sound}
-        draw_mels(run / f"preview-{step:06d}.png", {k: mel_spectrogram(v[:4]) for k, v in pictures.items()})
-        numbers = {f"held_out_{k}": v for k, v in scores(sound, unseen).items()}
-        return numbers | {f"griffin_lim_{k}": v for k, v in scores(baseline, unseen).items()}
+        draw_mels(run / f"preview-{step:06d}.png", {k: mel_spectrogram(v[:4], grid) for k, v in pictures.items()})
+        numbers = {f"held_out_{k}": v for k, v in scores(sound, unseen, grid).items()}
+        return numbers | {f"griffin_lim_{k}": v for k, v in scores(baseline, unseen, grid).items()}
 
-    fit(vocoder, vocoder_loss(settings, codec), batch, settings, run, preview)
+    fit(vocoder, vocoder_loss(settings, codec, grid), batch, settings, run, preview)
     return run / "vocoder"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterpoint.cli.conditions import parse_fill, parse_given
-from counterpoint.cli.jobs import Job
+from counterpoint.cli.conditions import parse_fill, parse_given, read_strength
+from counterpoint.cli.jobs import Job, make_jobs, read_source
 from counterpoint.cli.outputs import plan
 from counterpoint.diffusion.given import Given
 from counterpoint.modalities.clip import Clip, Track
@@ -113,6 +113,43 @@ def test_on_it_goes_in_a_loop_with_gaps_and_guides(run, tiny_model, source, tmp_
     assert comment(again) == facts
 
 
+def test_a_clip_is_varied(run, tiny_model, source, tmp_path):
+    out = tmp_path / "other.mp4"
+    options = ("--vary", source, "--strength", 0.4, "--tracks", "audio", "--model", tiny_model, "--device", "cpu")
+    assert run("generate", "a stone", *options, "-o", out)[0] == 0
+    before, after = Clip.read(source), Clip.read(out)
+    assert np.array_equal(before.video.values, after.video.values)  # is not among the tracks, and stays
+    assert not np.array_equal(before.audio.values[:, : after.audio.samples], after.audio.values)
+    told = comment(out)
+    assert (told["strength"], told["tracks"], told["given"][0]["path"]) == (0.4, ["audio"], str(source))
+    again = tmp_path / "again.mp4"
+    assert run("generate", "--from", out, "-o", again, "--device", "cpu")[0] == 0
+    assert comment(again) == told
+    assert np.array_equal(Clip.read(again).audio.values, after.audio.values)
+
+
+@pytest.mark.parametrize(
+    ("strength", "vary", "others", "earlier", "share"),
+    [
+        (None, [], {}, {}, None),
+        (None, ["x.wav"], {}, {}, 0.5),
+        (0.3, ["x.wav"], {"--given": None}, {}, 0.3),
+        (None, [], {}, {"strength": 0.3}, 0.3),
+        (0.7, [], {}, {"strength": 0.3}, 0.7),
+        (None, ["x.wav"], {}, {"strength": 0.3}, 0.5),
+        (None, [], {"--given": ["y.wav"]}, {"strength": 0.3}, None),
+    ],
+)
+def test_how_much_is_varied(strength, vary, others, earlier, share):
+    assert read_strength(strength, vary, others, earlier) == share
+
+
+def test_isolation_is_that_of_the_earlier_clip(source):
+    plain = read_source(source)
+    assert plain["isolation"] == 1.0  # what it does not say it did not have
+    assert make_jobs([{"prompt": "x"}], {"isolation": 1.5})[0].isolation == 1.5
+
+
 def test_a_file_that_changed_or_is_gone(run, refuse, tiny_model, source, tmp_path):
     table, out = tmp_path / "log.csv", tmp_path / "out.wav"
     table.write_bytes(source.with_suffix(".csv").read_bytes())
@@ -142,6 +179,12 @@ def test_a_file_that_changed_or_is_gone(run, refuse, tiny_model, source, tmp_pat
         (["--given", "IN", "--given", "CSV", "-o", "y.mp4"], "nothing is left to generate"),
         (["a ball", "--given", "video=IN", "-o", "IN", "--overwrite"], "would be written over"),
         (["a ball", "--guide", "isolatoin:2"], "unknown kind 'isolatoin'"),
+        (["a ball", "--strength", "0.5"], "--strength: is for --vary"),
+        (["--vary", "IN", "--strength", "1.2"], "--strength 1.2: give a share above 0, up to 1"),
+        (["--vary", "IN", "--fill", "0.1-0.2"], "--vary: changes all of a clip, so it can't go with --fill"),
+        (["--vary", "IN", "--given", "CSV"], "--vary: changes all of a clip, so it can't go with --given"),
+        (["--vary", "IN", "--tracks", "sensor"], "--vary: the clip has no sensor, only video and audio"),
+        (["--vary", "CSV", "-o", "y.mp4"], "y.mp4: is made for video, but the tracks are sensor"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(refuse, monkeypatch, tmp_path, source, arguments, message):

@@ -13,12 +13,13 @@ from counterpoint.cli.main import app
 GENERATE = {
     "prompts", "--output", "-o", "--negative-prompt", "--steps", "--guidance", "--seconds", "--seed", "--tracks",
     "--prompts", "--from", "--model", "--device", "--dtype", "--overwrite", "--force",
-    "--given", "--continue", "--fill", "--loop", "--guide",
+    "--given", "--continue", "--fill", "--vary", "--strength", "--loop", "--guide",
 }  # fmt: skip
 FLAGS = {
     "": {"--version"},
     "generate": GENERATE,
     "text-to-video": GENERATE,
+    "text-to-music": GENERATE - {"--tracks", "--given"} | {"--stream"},
     "models": set(),
     "train": {"recipe", "settings", "--dry-run"},
     "evaluate": {
@@ -27,6 +28,9 @@ FLAGS = {
         "--prompts",
         "--seed",
         "--data",
+        "--steps",
+        "--guidance",
+        "--guide",
         "--overwrite",
         "--force",
         "--set",

@@ -1,5 +1,6 @@
 """Arrays on disk: what is written comes back, what is missing, unfinished or of another shape is named."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from counterpoint.data.arrays import SENSORS, read_arrays, write_arrays
+from counterpoint.data.arrays import SENSORS, audio_rate_of, read_arrays, write_arrays
 from counterpoint.modalities.clip import Clip, ClipError, Track
 
 
@@ -93,7 +94,9 @@ def test_clips_that_do_not_fit_are_named(tmp_path: Path) -> None:
         (replace(second, audio=Track(np.zeros((1, 5120), np.float32), 16000.0)),
          r"clip 1: audio is \(5120,\), the first clip's is \(2560,\)"),
         (replace(second, audio=Track(np.zeros((1, 2560), np.float32), 8000.0)),
-         "clip 1: audio has 8000 samples a second, expected 16000"),
+         "clip 1: audio has 8000 samples a second, expected 16000 or 24000"),
+        (replace(second, audio=Track(np.zeros((1, 2560), np.float32), 24000.0)),
+         "clip 1: sound at 24000 Hz, the first clip's at 16000 Hz"),
         (replace(second, audio=Track(np.zeros((2, 2560), np.float32), 16000.0)),
          "clip 1: audio has 2 channels, expected 1"),
         (replace(second, metadata={"captions": "a ball"}), "clip 1: captions are 'a ball', expected a list"),
@@ -117,6 +120,27 @@ def test_only_some_tracks(tmp_path: Path) -> None:
         (tmp_path / name / f"{name}.npy").unlink()
         with pytest.raises(ClipError, match=rf"{name}\.npy: no such file"):
             read_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+def test_the_rate_of_the_sound(tmp_path: Path, rate: int) -> None:
+    sound = np.linspace(-0.5, 0.5, rate // 10, dtype=np.float32)[None]
+    data = write_arrays(tmp_path, [Clip(audio=Track(sound, float(rate)))], 1)
+    assert data.audio_rate == audio_rate_of(tmp_path) == rate
+    assert json.loads((tmp_path / "sensors.json").read_text())["audio_rate"] == rate
+    track = read_arrays(tmp_path).clip(0).audio
+    assert track is not None
+    assert (track.rate, track.samples) == (rate, rate // 10)
+
+
+def test_a_folder_that_tells_no_rate_is_of_16_khz(tmp_path: Path) -> None:
+    write_arrays(tmp_path, clips(1), 1)
+    said = json.loads((tmp_path / "sensors.json").read_text())
+    del said["audio_rate"]
+    (tmp_path / "sensors.json").write_text(json.dumps(said))
+    assert read_arrays(tmp_path).audio_rate == audio_rate_of(tmp_path) == 16000
+    (tmp_path / "sensors.json").unlink()
+    assert read_arrays(tmp_path).clip(0).tracks["audio"].rate == 16000
 
 
 def test_any_sensors_with_what_was_not_measured(tmp_path: Path) -> None:

@@ -202,7 +202,19 @@ def test_captions_state_what_is_true():
         assert captions[4].endswith(f"ends={drawn.end:.1f}" if drawn.ends else "ends=no")
         ended += drawn.ends
     assert ended > 5
-    assert {"tempo", "pace", "key", "instruments", "meter", "dynamics", "drums", "type", "source", "room", "ending"} <= set(said)
+    assert {
+        "tempo",
+        "pace",
+        "key",
+        "instruments",
+        "meter",
+        "dynamics",
+        "drums",
+        "type",
+        "source",
+        "room",
+        "ending",
+    } <= set(said)
 
 
 def test_structured_form_and_tempo_words():

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from counterpoint.backbones.transformer import CounterpointTransformer
-from counterpoint.diffusion import pipeline as module
 from counterpoint.diffusion.pipeline import (
     CounterpointPipeline,
     choose_device,
@@ -142,6 +141,23 @@ def test_a_duration_between_slots(pipeline: CounterpointPipeline) -> None:
     assert {round(t.duration, 6) for t in clip.tracks.values()} == {0.64}
 
 
+def test_of_a_whole_model_a_shorter_clip_is_the_beginning_of_a_window(pipeline: CounterpointPipeline) -> None:
+    whole = CounterpointPipeline(
+        pipeline.transformer, pipeline.codecs, pipeline.text_encoder, {**pipeline.defaults, "whole": True}
+    )
+    options: dict[str, Any] = {"seed": 3, "tracks": ["audio"]}
+    long, short = (whole("a ball", seconds=seconds, **options) for seconds in (2.56, 1.28))
+    assert short.audio.values.shape == (1, 8 * 2560)
+    full, cut, own = (
+        model.generate_latents(["a ball"], [3], clip.metadata)["audio"]
+        for model, clip in ((whole, long), (whole, short), (pipeline, short))
+    )
+    torch.testing.assert_close(cut, full[:, :8], atol=1e-5, rtol=0)
+    assert (own - cut).abs().max() > 1e-3
+    looped = whole("a ball", seconds=1.28, loop=True, **options)
+    assert looped.audio.values.shape == (1, 8 * 2560)
+
+
 def test_progress_is_told(pipeline: CounterpointPipeline) -> None:
     done: list[tuple[int, int]] = []
     pipeline(PROMPTS[0], seconds=0.16, steps=3, tracks=["sensor"], progress=lambda *x: done.append(x))
@@ -195,7 +211,7 @@ def test_a_missing_part_is_named(tiny_model: Path, tmp_path: Path, part: str) ->
 
 def test_shipped_models_go_by_name(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny_model, tmp_path / "flute")
-    monkeypatch.setattr(module.importlib.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     assert model_folder("flute") == tmp_path / "flute"
     assert model_folder(tiny_model) == tiny_model
     with pytest.raises(ClipError, match="one of: flute"):

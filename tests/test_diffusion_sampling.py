@@ -148,6 +148,34 @@ def test_known_cells_come_back_bit_identical(solver: str) -> None:
     assert torch.equal(out["audio"], free["audio"])
 
 
+@pytest.mark.parametrize("solver", [*SOLVERS, "ancestral"])
+def test_cells_walk_from_the_level_of_the_grid(solver: str) -> None:
+    """Some cells from σ = 1, some from 0.6, some from 0.2: each finds the end of its own flow."""
+    start = {name: torch.tensor([[1.0, 0.6, 0.6, 0.2]]).expand(8, -1) for name in SHAPES}
+    start["audio"] = torch.full((8, 4), 0.6)
+    grid = Grid(start, {name: torch.zeros(8, 4, dtype=torch.bool) for name in SHAPES})
+    noise = draw_noise(SHAPES, range(8))
+    at = {name: level[:, :, None, None] for name, level in start.items()}
+    spread = {name: ((1 - s) ** 2 * SPREAD**2 + s**2).sqrt() for name, s in at.items()}
+    told: list[Tracks] = []
+
+    def listen(name: str, latents: Tracks, sigma: Tracks) -> Tracks:
+        told.append(sigma)
+        return gaussian(name, latents, sigma)
+
+    begun = {name: (1 - at[name]) * MEAN + spread[name] * x for name, x in noise.items()}
+    out = sample(listen, begun, make_scheduler(solver), 40, grid=grid)
+    for name, x in noise.items():
+        torch.testing.assert_close(told[0][name], start[name], atol=1e-3, rtol=1e-3)
+        if solver == "ancestral":  # only the distribution is known
+            assert float(out[name].mean()) == pytest.approx(MEAN, abs=0.15)
+            assert float(out[name].std()) == pytest.approx(SPREAD, rel=0.2)
+        else:
+            assert float((out[name] - (MEAN + SPREAD * x)).square().mean().sqrt()) / SPREAD < 0.1
+    ratio = told[20]["video"][0] / told[20]["video"][0, 0]
+    torch.testing.assert_close(ratio, start["video"][0], atol=1e-3, rtol=1e-3)
+
+
 def test_known_cells_need_latents() -> None:
     grid, given = some_known()
     noise = draw_noise(SHAPES, [0, 1])

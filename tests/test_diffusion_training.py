@@ -34,7 +34,11 @@ def cache(tmp_path: Path) -> Path:
     save_file(
         {n: torch.randn(s, generator=generator).half() for n, s in shapes.items()}, tmp_path / "latents.safetensors"
     )
-    states = {"states": torch.randn(5, 6, 10, generator=generator).half(), "mask": torch.ones(5, 6, dtype=torch.uint8)}
+    states = {
+        "states": torch.randn(5 * 6, 10, generator=generator).half(),
+        "starts": torch.arange(0, 31, 6),
+        "length": torch.tensor(6),
+    }
     save_file(states, tmp_path / "text.safetensors")
     (tmp_path / "captions.json").write_text(json.dumps({"rows": [[i % 5, (i + 1) % 5] for i in range(12)]}))
     return tmp_path

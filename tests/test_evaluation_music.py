@@ -10,6 +10,7 @@ import torch
 from counterpoint.evaluation.music import (
     Heard,
     adherence_report,
+    at_16_khz,
     evaluate,
     hear,
     obeyed,
@@ -134,6 +135,18 @@ def test_the_whole_report(real, judge):
         evaluate(real, real, codec, ASKED[:3], [False] * 3, reference, set())
     with pytest.raises(ClipError, match="1 for 2 prompts"):
         hear([np.zeros(RATE, np.float32)], ASKED[:2], judge)
+
+
+def test_sound_of_24_khz_is_heard_at_16_khz():
+    time = np.arange(48000) / 24000
+    low, high = (np.sin(2 * np.pi * pitch * time).astype(np.float32) for pitch in (440, 10_000))
+    heard = at_16_khz(np.stack([low, high]), 24000)
+    assert heard.shape == (2, 32000)
+    np.testing.assert_allclose(
+        heard[0, 100:-100], np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)[100:-100], atol=0.02
+    )
+    assert np.abs(heard[1, 100:-100]).max() < 3e-3
+    assert at_16_khz(low, 16000) is low
 
 
 def test_silence_can_be_read():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import librosa
 import numpy as np
 import pytest
@@ -10,35 +12,59 @@ import torch
 from counterpoint.modalities import audio as A
 from counterpoint.modalities.clip import ClipError
 
+GRIDS = [A.SoundGrid(16000), A.SoundGrid(24000)]
+HIGH = A.SoundGrid(24000)
+
 
 def noise(batch: int = 2, samples: int = 2 * A.SLOT, seed: int = 0) -> torch.Tensor:
     return 0.1 * torch.randn(batch, 1, samples, generator=torch.Generator().manual_seed(seed))
 
 
-def tiny_codec() -> A.AudioCodec:
+def tiny_codec(rate: int = 16000) -> A.AudioCodec:
     torch.manual_seed(0)
-    return A.AudioCodec(16, (1, 1), 1).eval()
+    return A.AudioCodec(16, (1, 1), 1, rate=rate).eval()
 
 
-def test_filterbank_is_librosas():
-    expected = librosa.filters.mel(sr=A.RATE, n_fft=A.N_FFT, n_mels=A.MELS)
-    np.testing.assert_allclose(A.filterbank().numpy(), expected, atol=1e-6)
+def test_both_rates_have_one_grid_of_time():
+    assert [(g.hop, g.n_fft, g.bins, g.pad, g.slot) for g in GRIDS] == [
+        (320, 1024, 513, 352, 2560), (480, 1536, 769, 528, 3840)
+    ]  # fmt: skip
+    assert A.SoundGrid() == A.GRID == GRIDS[0]
+    for grid in GRIDS:
+        assert grid.rate / grid.hop == 50
+        assert grid.slot / grid.rate == 0.16
 
 
-def test_mel_spectrogram_is_librosas():
-    sound = noise(1)
-    padded = np.pad(sound[0, 0].numpy(), A.PAD, mode="reflect")
+@pytest.mark.parametrize("rate", [0, 22050, 44100])
+def test_other_rates_are_refused(rate: int):
+    with pytest.raises(ClipError, match=f"rate: {rate} samples a second, expected 16000 or 24000"):
+        tiny_codec(rate)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_filterbank_is_librosas(grid: A.SoundGrid):
+    expected = librosa.filters.mel(sr=grid.rate, n_fft=grid.n_fft, n_mels=A.MELS)
+    np.testing.assert_allclose(A.filterbank(grid).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_mel_spectrogram_is_librosas(grid: A.SoundGrid):
+    sound = noise(1, 2 * grid.slot)
+    padded = np.pad(sound[0, 0].numpy(), grid.pad, mode="reflect")
     expected = librosa.feature.melspectrogram(
-        y=padded, sr=A.RATE, n_fft=A.N_FFT, hop_length=A.HOP, n_mels=A.MELS, center=False, power=1.0
+        y=padded, sr=grid.rate, n_fft=grid.n_fft, hop_length=grid.hop, n_mels=A.MELS, center=False, power=1.0
     )
-    np.testing.assert_allclose(A.mel_spectrogram(sound)[0].numpy(), np.log(np.maximum(expected, A.FLOOR)), atol=1e-3)
+    mel = A.mel_spectrogram(sound, grid)[0].numpy()
+    np.testing.assert_allclose(mel, np.log(np.maximum(expected, A.FLOOR)), atol=1e-3)
+    if grid == A.GRID:
+        assert np.array_equal(A.mel_spectrogram(sound)[0].numpy(), mel)
 
 
-def test_mel_spectrogram_is_the_front_end_of_mmaudio():
-    sound = noise(2)
-    torch.testing.assert_close(
-        A.mel_spectrogram(sound), tiny_codec().vae.mel_converter(sound[:, 0]), atol=2e-3, rtol=0.0
-    )
+@pytest.mark.parametrize("grid", GRIDS)
+def test_mel_spectrogram_is_the_front_end_of_mmaudio(grid: A.SoundGrid):
+    sound = noise(2, 2 * grid.slot)
+    expected = tiny_codec(grid.rate).vae.mel_converter(sound[:, 0])
+    torch.testing.assert_close(A.mel_spectrogram(sound, grid), expected, atol=2e-3, rtol=0.0)
 
 
 def test_silence_is_the_floor():
@@ -64,16 +90,24 @@ def test_istft_inverts_stft(samples: int):
     torch.testing.assert_close(A.istft(spectrum), sound, atol=1e-5, rtol=0.0)
 
 
+def test_istft_inverts_stft_at_24_khz():
+    sound = noise(2, HIGH.slot)
+    spectrum = A.stft(sound, HIGH)
+    assert spectrum.shape == (2, 769, 8)
+    torch.testing.assert_close(A.istft(spectrum, HIGH), sound, atol=1e-5, rtol=0.0)
+
+
 @pytest.mark.parametrize("shape", [(1, A.SLOT), (1, 2, A.SLOT), (1, 1, A.SLOT + 1), (1, 1, A.HOP), (1, 1, 0)])
 def test_mel_refuses_other_shapes(shape: tuple[int, ...]):
     with pytest.raises(ClipError, match=r"audio: .*expected"):
         A.mel_spectrogram(torch.zeros(shape))
 
 
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("slots", [1, 2, 16])
-def test_codec_shapes(slots: int):
-    codec = tiny_codec()
-    latents = codec.encode(noise(2, slots * A.SLOT))
+def test_codec_shapes(slots: int, grid: A.SoundGrid):
+    codec = tiny_codec(grid.rate)
+    latents = codec.encode(noise(2, slots * grid.slot))
     assert latents.shape == (2, slots, 4, 32)
     assert codec.decode_mel(latents).shape == (2, 128, 8 * slots)
 
@@ -82,6 +116,11 @@ def test_codec_shapes(slots: int):
 def test_codec_refuses_parts_of_slots(samples: int):
     with pytest.raises(ClipError, match=f"audio: {samples} samples, expected a positive multiple of 2560"):
         tiny_codec().encode(torch.zeros(1, 1, samples))
+
+
+def test_codec_refuses_sound_of_another_rate():
+    with pytest.raises(ClipError, match="audio: 2560 samples, expected a positive multiple of 3840"):
+        tiny_codec(24000).encode(torch.zeros(1, 1, A.SLOT))
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 32), (1, 2, 4, 31), (1, 2, 3, 32), (1, 0, 4, 32)])
@@ -124,6 +163,20 @@ def test_saved_codec_is_the_same(tmp_path, dtype: torch.dtype | None, tolerance:
     again = A.AudioCodec.from_pretrained(tmp_path / "audio_codec", torch_dtype=torch.float32)
     assert codec.dtype == again.dtype == torch.float32
     torch.testing.assert_close(again.encode(sound), codec.encode(sound), atol=tolerance, rtol=0.0)
+
+
+def test_the_rate_is_saved_and_16_khz_where_none_is(tmp_path):
+    sound = noise(1)
+    for rate in (16000, 24000):
+        tiny_codec(rate).save_pretrained(tmp_path / str(rate))
+        assert A.AudioCodec.from_pretrained(tmp_path / str(rate)).grid.rate == rate
+    path = tmp_path / "16000" / "config.json"
+    config = json.loads(path.read_text())
+    del config["rate"]  # as it was written before there was another rate
+    path.write_text(json.dumps(config))
+    old = A.AudioCodec.from_pretrained(path.parent)
+    assert old.grid == A.GRID
+    assert torch.equal(old.encode(sound), tiny_codec().encode(sound))
 
 
 def test_scores_are_zero_for_equal_and_right_for_scaled_sounds():

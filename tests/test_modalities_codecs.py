@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from counterpoint.modalities.audio import AudioCodec
 from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import FPS, GROUPS, SLOT_SECONDS, Codecs, from_frames, to_frames
+from counterpoint.modalities.vocoder import Vocoder
 
 SENSORS = ("accelerometer", "gyroscope", "force")
 
@@ -63,6 +65,21 @@ def test_encode_and_decode_any_number_of_slots(codecs: Codecs, slots: int) -> No
         assert all(t.duration == pytest.approx(0.16 * slots) for t in clip.tracks.values())
     assert clips[0].sensor["accelerometer"].names == ("x", "y", "z")
     assert clips[0].sensor["force"].units == ("N",)
+
+
+def test_sound_of_24_khz(codecs: Codecs, tmp_path: Path) -> None:
+    assert codecs.audio_rate == 16000
+    high = AudioCodec(16, (1, 1), 1, rate=24000), Vocoder(16, 32, 1, 2, rate=24000)
+    Codecs(None, *high, None).save_pretrained(tmp_path)
+    sound = Codecs.from_pretrained(tmp_path)
+    assert sound.audio_rate == 24000
+    assert sound.shapes() == {"audio": (4, 32, "audio")}
+    (clip,) = sound.decode(sound.encode({"audio": torch.rand(1, 1, 3 * 3840) * 0.2 - 0.1}))
+    assert clip.audio is not None
+    assert (clip.audio.rate, clip.audio.values.shape) == (24000.0, (1, 3 * 3840))
+    assert clip.audio.duration == pytest.approx(0.48)
+    with pytest.raises(ClipError, match="codecs: audio codec of 24000 Hz, vocoder of 16000 Hz"):
+        Codecs(None, high[0], codecs.vocoder, None)
 
 
 def test_sensors_come_back_exactly_and_clips_do_not_mix(codecs: Codecs) -> None:

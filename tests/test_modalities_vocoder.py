@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import scipy.optimize
 import torch
 
-from counterpoint.modalities.audio import HOP, SLOT, filterbank, istft, log_mel_l1, mel_spectrogram, stft
+from counterpoint.modalities.audio import (
+    HOP,
+    SLOT,
+    AudioCodec,
+    SoundGrid,
+    filterbank,
+    istft,
+    log_mel_l1,
+    mel_spectrogram,
+    stft,
+)
 from counterpoint.modalities.clip import ClipError
+from counterpoint.modalities.clip_resample import to_rate
 from counterpoint.modalities.vocoder import Vocoder, griffin_lim, nnls
+
+HIGH = SoundGrid(24000)
 
 
 def ringing(samples: int = 4 * SLOT, start: int = SLOT) -> torch.Tensor:
@@ -19,9 +34,9 @@ def ringing(samples: int = 4 * SLOT, start: int = SLOT) -> torch.Tensor:
     return torch.cat([torch.zeros(start), sound])[None, None]  # pyright: ignore[reportArgumentType]
 
 
-def tiny_vocoder() -> Vocoder:
+def tiny_vocoder(rate: int = 16000) -> Vocoder:
     torch.manual_seed(0)
-    return Vocoder(16, 32, 1).eval()
+    return Vocoder(16, 32, 1, rate=rate).eval()
 
 
 def spectra() -> torch.Tensor:
@@ -70,6 +85,32 @@ def test_griffin_lim_does_not_depend_on_the_batch():
     torch.testing.assert_close(griffin_lim(mel, 4)[1:], griffin_lim(mel[1:], 4), atol=1e-4, rtol=0.0)
 
 
+def test_griffin_lim_rebuilds_at_24_khz_what_16_khz_can_not_hold():
+    """A tone of 10 kHz: most of the sound that comes back lies at its pitch, within the width of a mel band."""
+    tone = 0.3 * torch.sin(2 * torch.pi * 10_000 / 24_000 * torch.arange(6 * HIGH.slot))[None, None]
+    assert np.abs(to_rate(tone.numpy(), 24_000, 16_000)[..., SLOT:-SLOT]).max() < 1e-3
+    rebuilt = griffin_lim(mel_spectrogram(tone, HIGH), grid=HIGH)
+    assert rebuilt.shape == tone.shape
+    power = stft(rebuilt, HIGH).abs().square().sum((0, 2))  # [769]
+    frequency = torch.linspace(0, 12_000, HIGH.bins)
+    assert abs(float(frequency[power.argmax()]) - 10_000) < 250
+    assert power[(frequency - 10_000).abs() < 500].sum() > 0.95 * power.sum()
+    assert rebuilt.std() > 0.3 * tone.std()  # of the many magnitudes with this mel, that of NNLS is not as peaked
+
+
+@torch.no_grad()
+def test_codec_and_vocoder_make_a_round_trip_at_24_khz(tmp_path):
+    codec = AudioCodec(16, (1, 1), 1, rate=24000).eval()
+    sound = 0.1 * torch.randn(2, 1, 3 * HIGH.slot, generator=torch.Generator().manual_seed(0))
+    latents = codec.encode(sound)
+    assert latents.shape == (2, 3, 4, 32)
+    assert codec.decode(latents, tiny_vocoder(24000)).shape == sound.shape
+    mel = mel_spectrogram(sound, HIGH)
+    torch.testing.assert_close(tiny_vocoder(24000).spectrum(mel).abs(), nnls(mel.exp(), 10, HIGH), rtol=1e-4, atol=1e-6)
+    tiny_vocoder(24000).save_pretrained(tmp_path)
+    assert torch.equal(Vocoder.from_pretrained(tmp_path)(mel), tiny_vocoder(24000)(mel))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 8, 31])
 def test_vocoder_makes_320_samples_a_frame(frames: int):
     assert tiny_vocoder()(torch.zeros(2, 128, frames)).shape == (2, 1, frames * HOP)
@@ -114,6 +155,17 @@ def test_saved_vocoder_is_the_same(tmp_path, dtype: torch.dtype | None, toleranc
     vocoder.save_pretrained(tmp_path / "vocoder", dtype=dtype)
     again = Vocoder.from_pretrained(tmp_path / "vocoder", torch_dtype=torch.float32)
     torch.testing.assert_close(again(mel), vocoder(mel), atol=tolerance, rtol=0.0)
+
+
+@torch.no_grad()
+def test_a_vocoder_saved_without_a_rate_is_of_16_khz(tmp_path):
+    tiny_vocoder().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("rate") == 16000
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    old, mel = Vocoder.from_pretrained(tmp_path), mel_spectrogram(ringing())
+    assert old.grid.rate == 16000
+    assert torch.equal(old(mel), tiny_vocoder()(mel))
 
 
 @torch.no_grad()

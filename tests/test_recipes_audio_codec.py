@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_training_ends_with_a_model_that_loads(data: Path):
-    folder = R.train(R.tiny(), data, data / "run")
+    folder = R.train(replace(R.tiny(), linear=False), data, data / "run")
     codec = AudioCodec.from_pretrained(folder)
     audio = R.rows(R.load_audio(data, 2), slice(0, 6))
     latents = codec.encode(audio)
@@ -43,10 +43,49 @@ def test_training_ends_with_a_model_that_loads(data: Path):
     assert all(np.isfinite(list(record.values())).all() for record in log)
 
 
+def test_the_codec_gets_the_rate_of_the_data(data: Path):
+    """Twelve slots of 16 kHz are as many samples as eight of 24 kHz."""
+    np.save(data / "audio.npy", np.tile(np.load(data / "audio.npy"), 3))
+    R.train(R.tiny(), data, data / "low")
+    said = {"tracks": ["audio"], "rate": 100.0, "audio_rate": 24000, "sensors": {}}
+    (data / "sensors.json").write_text(json.dumps(said))
+    codec = AudioCodec.from_pretrained(R.train(R.tiny(), data, data / "high"))
+    assert codec.grid.rate == 24000
+    assert codec.encode(R.rows(R.load_audio(data, 2), slice(0, 1))).shape == (1, 8, 4, 32)
+    low = str(data / "low" / "audio_codec")
+    with pytest.raises(ClipError, match=f"{data}: sound of 24000 Hz, {low} is for 16000 Hz"):
+        R.train(replace(R.tiny(), start_from=low), data, data / "next")
+    with pytest.raises(ClipError, match="sound of 24000 Hz"):  # the run went on with other data
+        R.train(R.tiny(), data, data / "low")
+    np.save(data / "audio.npy", np.zeros((4, 4 * SLOT), np.float16))
+    with pytest.raises(ClipError, match=r"shape \[4, 10240\], expected \[clips, a multiple of 3840 samples\]"):
+        R.load_audio(data, 2)
+
+
 def test_training_lowers_the_held_out_error(data: Path):
-    R.train(replace(R.tiny(), max_steps=60, batch=4, lr=5e-3), data, data / "run")
+    R.train(replace(R.tiny(), max_steps=60, batch=4, lr=5e-3, linear=False), data, data / "run")
     errors = [json.loads(line)["held_out_mel_l1"] for line in (data / "run" / "log.jsonl").open() if "held_out" in line]
     assert errors[-1] < 0.6 * errors[0]
+
+
+def test_a_codec_begins_with_principal_components(data: Path):
+    settings = replace(R.tiny(), channels=48)
+    folder = R.train(settings, data, data / "run")
+    codec = AudioCodec.from_pretrained(folder)
+    assert codec.patches is not None
+    assert codec.config["channels"] == 48
+    audio = R.rows(R.load_audio(data, 2), slice(0, 6))
+    mel = R.mel_spectrogram(audio)
+    rows = (codec.patches.into.flatten(1) @ codec.patches.back.flatten(1).T)[:8, :8]
+    torch.testing.assert_close(rows, torch.eye(8), atol=1e-3, rtol=0.0)
+    assert codec.patches.scales.diff().max() <= 1e-3  # the largest first
+    latents = codec.encode(audio)
+    assert latents.shape == (6, 4, 4, 48)
+    deviations = latents.flatten(0, 2).std(0)
+    assert deviations[0] > 1.5 * deviations[10]
+    error = (codec.decode_mel(latents) - mel).abs().mean()
+    untrained = R.initialize(AudioCodec(16, channels=48), mel, 0)
+    assert error < 0.2 * (untrained.reconstruct(untrained.moments(mel)[0]) - mel).abs().mean()
 
 
 def test_two_and_two_steps_are_four(data: Path, monkeypatch: pytest.MonkeyPatch):
@@ -54,11 +93,11 @@ def test_two_and_two_steps_are_four(data: Path, monkeypatch: pytest.MonkeyPatch)
     R.train(settings, data, data / "whole")
     spectrogram, calls = R.mel_spectrogram, []
 
-    def fails(audio):
+    def fails(audio, grid):
         calls.append(1)
         if len(calls) == 5:  # 1: statistics, 2: the first preview, 3 and 4: two steps
             raise RuntimeError("power cut")
-        return spectrogram(audio)
+        return spectrogram(audio, grid)
 
     monkeypatch.setattr(R, "mel_spectrogram", fails)
     with pytest.raises(RuntimeError, match="power cut"):

@@ -17,10 +17,10 @@ from counterpoint.recipes.evaluate_music import evaluate, facts_of, held_out, pr
 NAMES = ["cello", "flute"]
 
 
-def make(seeds, music=None, workers=1):
+def make(seeds, music=None, workers=1, rate=16000):
     """Clips of 2.56 s in the form of `data.scores.generate`: a scale on a bass, its tempo and key by the seed."""
     for seed in seeds:
-        time, tempo, tonic = np.arange(40960) / 16000, 80 + 7 * (seed % 9), seed % 12
+        time, tempo, tonic = np.arange(rate * 64 // 25) / rate, 80 + 7 * (seed % 9), seed % 12
         audio = np.zeros(len(time))
         for i in range(int(2.4 * tempo / 60)):
             age = time - i * 60 / tempo
@@ -34,7 +34,7 @@ def make(seeds, music=None, workers=1):
         captions = ["music", f"{NAMES[seed % 2]}, {tempo} bpm", f"tempo={tempo} key={tonic}"]
         stated = [[], ["instruments", "tempo"], ["drums", "dynamics", "instruments", "key", "meter", "tempo"]]
         metadata = {"captions": captions, "stated": stated, "facts": facts, "seed": seed, "split": music.split}
-        yield Clip(audio=Track(audio[None].astype(np.float32), 16000.0), metadata=metadata)
+        yield Clip(audio=Track(audio[None].astype(np.float32), float(rate)), metadata=metadata)
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +118,19 @@ def test_codec_scores_stand_beside_griffin_lim(tiny_model: Path) -> None:
     assert set(scores) == {"original", "codec_mel", "vocoder", "griffin_lim", "codec_vocoder", "codec_griffin_lim"}
     assert scores["griffin_lim"]["log_mel_l1"] < scores["codec_griffin_lim"]["log_mel_l1"]  # an untrained codec
     assert scores["original"]["tempo_octave"] == 1
+
+
+def test_codecs_of_24_khz_are_listened_to_at_16_khz(monkeypatch: pytest.MonkeyPatch) -> None:
+    from counterpoint.modalities.audio import AudioCodec
+    from counterpoint.modalities.codecs import Codecs
+    from counterpoint.modalities.vocoder import Vocoder
+
+    (clip,) = make([0], evaluate_music.Music(), rate=24000)
+    codecs = Codecs(None, AudioCodec(16, (1, 1), 1, rate=24000), Vocoder(16, 32, 1, 2, rate=24000), None)
+    heard, read = [], evaluate_music_codecs.music.read
+    monkeypatch.setattr(evaluate_music_codecs.music, "read", lambda sound: heard.append(len(sound)) or read(sound))
+    audio = torch.from_numpy(clip.tracks["audio"].values)[None]
+    scores = evaluate_music_codecs.audio_scores(audio, [clip.metadata["facts"]], codecs)
+    assert heard == [40960] * 5  # 61,440 samples each before
+    assert scores["griffin_lim"]["log_mel_l1"] < scores["codec_griffin_lim"]["log_mel_l1"]
+    assert scores["original"]["tempo_octave"] == scores["griffin_lim"]["tempo_octave"] == 1

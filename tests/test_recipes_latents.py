@@ -95,14 +95,14 @@ def test_a_finished_cache_is_kept_and_an_unfinished_one_is_not(
     encoder = TextEncoder(length=8)
     out = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(TextEncoder, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(TextEncoder, "forward", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cache_latents(data.folder, codecs, encoder, out)
     with pytest.raises(ClipError, match="no such file"):
         LatentClips(out)
     cache_latents(data.folder, codecs, encoder, out)
     with monkeypatch.context() as patch:
-        patch.setattr(TextEncoder, "forward", lambda *_: pytest.fail("a finished cache was made again"))
+        patch.setattr(TextEncoder, "forward", lambda *_, **__: pytest.fail("a finished cache was made again"))
         assert cache_latents(data.folder, codecs, encoder, out) == out
 
 

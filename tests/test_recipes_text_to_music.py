@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from counterpoint.data.arrays import write_arrays
+from counterpoint.diffusion.conditions import encode
 from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.modalities.clip import Clip, ClipError, Track
 from counterpoint.recipes import codecs, text_to_music
@@ -17,19 +19,23 @@ from counterpoint.recipes.text_to_music import PRESETS, SECONDS, Settings, param
 COUNT, SLOTS = 8, 8
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tones(folder: Path, rate: int) -> Path:
     """Clips of 1.28 s, sound alone: tones of eight pitches, with two captions each."""
-    time = np.arange(2560 * SLOTS) / 16000
+    time = np.arange(rate * 4 // 25 * SLOTS) / rate
 
     def clip(i: int) -> Clip:
         tone = 0.4 * np.exp(-2 * time) * np.sin(2 * np.pi * 220 * 2 ** (i / 12) * time)
         captions = [f"a tone of {220 + 20 * i} Hz", f"pitch={i}"]
-        return Clip(audio=Track(tone[None].astype(np.float32), 16000.0), metadata={"captions": captions})
+        return Clip(audio=Track(tone[None].astype(np.float32), float(rate)), metadata={"captions": captions})
 
-    folder = tmp_path_factory.mktemp("data")
     write_arrays(folder, (clip(i) for i in range(COUNT)), COUNT)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 16 kHz."""
+    return tones(tmp_path_factory.mktemp("data"), 16000)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,31 @@ def test_a_sentence_becomes_a_wav(model: Path, tmp_path: Path) -> None:
     assert back.audio is not None
     assert np.abs(back.audio.values - clip.audio.values).max() < 1e-3
     assert back.metadata["prompt"] == "a slow piece for solo cello"
+
+
+def test_data_of_24_khz_make_a_model_of_24_khz(data: Path, codec: Path, tmp_path: Path) -> None:
+    high = tones(tmp_path / "data", 24000)
+    own = codecs.train(codecs.tiny(), high, tmp_path / "codecs")
+    settings = replace(tiny(), codecs=str(own), device="cpu", steps=2, preview_every=2)
+    pipeline = CounterpointPipeline.from_pretrained(train(settings, high, tmp_path / "run"), device="cpu")
+    assert pipeline.codecs.audio_rate == 24000
+    clip = pipeline("a slow piece for solo cello", seed=1, steps=1, seconds=1.28)
+    assert clip.audio.rate == 24000
+    assert clip.audio.values.shape == (1, 3840 * SLOTS)
+    latents = pipeline.codecs.encode({"audio": torch.from_numpy(clip.audio.values)[None]})["audio"][0]
+    told = encode(pipeline.codecs, "audio", clip.audio, np.ones(SLOTS, bool))
+    assert torch.allclose(told, latents, atol=1e-4)
+    more = pipeline("it goes on", given=clip, seconds=1.6, steps=1)
+    assert more.audio.rate == 24000
+    assert np.array_equal(more.audio.values[:, : 3840 * SLOTS], clip.audio.values)
+    clip.save(tmp_path / "cello.wav")
+    back = Clip.read(tmp_path / "cello.wav").audio
+    assert back is not None
+    assert (back.rate, back.samples) == (24000, 3840 * SLOTS)
+    for given, folder, rate in ((high, codec, 16000), (data, own, 24000)):
+        with pytest.raises(ClipError, match=f"{given}: sound of {40000 - rate} Hz, .*audio_codec is for {rate} Hz"):
+            train(replace(settings, codecs=str(folder)), given, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_presets_train_one_modality(codec: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from counterpoint.modalities.audio import SLOT, AudioCodec, mel_spectrogram
+from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.vocoder import Vocoder
 from counterpoint.recipes import vocoder as R
 from counterpoint.recipes.codec_training import generator
@@ -36,6 +37,19 @@ def test_training_ends_with_a_model_that_loads(data: Path):
     assert Vocoder.from_pretrained(folder)(mel_spectrogram(sound)).shape == sound.shape
     log = [json.loads(line) for line in (data / "run" / "log.jsonl").open()]
     assert {"held_out_log_mel_l1", "held_out_spectral_convergence", "griffin_lim_log_mel_l1"} <= log[-1].keys()
+
+
+def test_the_vocoder_gets_the_rate_of_the_data(data: Path):
+    np.save(data / "audio.npy", np.tile(np.load(data / "audio.npy"), 3))
+    said = {"tracks": ["audio"], "rate": 100.0, "audio_rate": 24000, "sensors": {}}
+    (data / "sensors.json").write_text(json.dumps(said))
+    for rate in (16000, 24000):
+        AudioCodec(16, (1, 1), 1, rate=rate).save_pretrained(data / str(rate))
+    vocoder = Vocoder.from_pretrained(R.train(replace(R.tiny(), codec=str(data / "24000")), data, data / "run"))
+    assert vocoder.grid.rate == 24000
+    assert vocoder(torch.zeros(1, 128, 8)).shape == (1, 1, 3840)
+    with pytest.raises(ClipError, match=f"sound of 24000 Hz, {data / '16000'} is for 16000 Hz"):
+        R.train(replace(R.tiny(), codec=str(data / "16000")), data, data / "other")
 
 
 def test_training_lowers_the_loss(data: Path):

@@ -1,0 +1,102 @@
+"""`counterpoint evaluate --guidance --guide --steps`: how clips are made goes to the recipe, and into the scores."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from counterpoint.cli import evaluate as command
+from counterpoint.guidance.classifier_free import ClassifierFree
+from counterpoint.guidance.isolation import Isolation
+from counterpoint.recipes.evaluate_joint import samples, settings_of
+
+DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "seconds": 2.56}
+
+
+def fake() -> Any:
+    group = SimpleNamespace(group="audio"), SimpleNamespace(group="video")
+    codecs = SimpleNamespace(shapes=lambda: {"audio": (4, 32, "audio"), "video": (16, 64, "video")})
+    network = SimpleNamespace(modalities=dict(zip(("audio", "video"), group, strict=True)))
+    return SimpleNamespace(defaults=DEFAULTS, transformer=network, codecs=codecs, model_name="bell")
+
+
+@pytest.fixture
+def asked(monkeypatch, tiny_model):
+    """What the recipe of a model is asked: arguments and options."""
+    from counterpoint.diffusion.pipeline import CounterpointPipeline
+
+    calls: list[Any] = []
+
+    def evaluate(*arguments, **options):
+        calls.append((arguments, options))
+        return {"sync": {"f1": 0.5}, "prompts": 4}
+
+    monkeypatch.setattr(command, "recipe_of", lambda _: SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setattr(CounterpointPipeline, "from_pretrained", lambda *_, **__: fake())
+    return calls
+
+
+def test_scales_go_to_the_recipe_as_they_are(run, asked, tiny_model):
+    code, out, _ = run("evaluate", tiny_model, "--guidance", "audio=3,video=2", "--steps", 4, "--prompts", 4)
+    assert (code, out) == (0, "sync.f1  0.5\nprompts  4\n")
+    [(arguments, options)] = asked
+    assert arguments == (str(tiny_model), 4, 0, None, None)
+    assert (options["guidance"], options["steps"]) == ({"audio": 3.0, "video": 2.0}, 4)
+    assert run("evaluate", tiny_model)[0] == 0
+    assert (asked[1][1]["guidance"], asked[1][1]["steps"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "guidance"),
+    [
+        (["--guide", "isolation:2"], [ClassifierFree(2.0), Isolation(2.0)]),
+        (["--guide", "isolation:2", "--guidance", 3], [ClassifierFree(3.0), Isolation(2.0)]),
+        (["--guide", "classifier-free:4"], [ClassifierFree(1.0), Isolation(1.5), ClassifierFree(4.0)]),
+        (
+            ["--guide", "isolation:2:interval=0.2-0.8", "--guide", "isolation:audio=3"],
+            [ClassifierFree(2.0), Isolation(2.0, {}, (0.2, 0.8)), Isolation(1.0, {"audio": 3.0})],
+        ),
+    ],
+)
+def test_guides_become_objects_beside_the_models_own(run, asked, tiny_model, options, guidance):
+    assert run("evaluate", tiny_model, *options)[0] == 0
+    [(arguments, given)] = asked
+    assert given["guidance"] == guidance
+    assert arguments[0].model_name == "bell"  # loaded once, for both
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sensors", "--set", "Sines", "--guide", "isolation:2"], "--guide"),
+        (["sensors", "--set", "Sines", "--steps", "3"], "--steps"),
+        (["MODEL", "--guide", "isolatoin:2"], "unknown kind 'isolatoin'"),
+        (["MODEL", "--guidance", "much"], "--guidance much: not a number"),
+        (["MODEL", "--steps", "0"], "--steps"),
+    ],
+)
+def test_mistakes_are_one_line(refuse, asked, tiny_model, arguments, message):
+    assert message in refuse("evaluate", *[str(tiny_model) if text == "MODEL" else text for text in arguments])
+    assert asked == []
+
+
+def test_scores_say_how_the_clips_were_made():
+    pipeline = fake()
+    assert settings_of(pipeline) == DEFAULTS
+    assert settings_of(pipeline, 3.0, 4) == DEFAULTS | {"guidance": 3.0, "steps": 4}
+    told = settings_of(pipeline, [ClassifierFree(2.0), Isolation(2.0)])
+    assert [(one["kind"], one["scale"]) for one in told["guidance"]] == [("ClassifierFree", 2.0), ("Isolation", 2.0)]
+    assert told["isolation"] == 1.0  # objects take its place
+
+
+def test_samples_are_made_in_batches_with_what_is_asked():
+    calls: list[Any] = []
+
+    def pipeline(prompts, **options):
+        calls.append((len(prompts), options))
+        return prompts
+
+    made = list(samples(pipeline, [str(i) for i in range(20)], list(range(20)), 3.0, 4))  # pyright: ignore[reportArgumentType]
+    assert made == [str(i) for i in range(20)]
+    assert [count for count, _ in calls] == [16, 4]
+    assert calls[1][1] == {"seed": [16, 17, 18, 19], "guidance": 3.0, "steps": 4}
