@@ -31,7 +31,11 @@ from counterpoint.recipes.evaluate_joint import BATCH, commit, samples, settings
 
 HELD_OUT = 10_000_000  # first seed of held-out clips; training counts from 0
 WANTED = ("tempo", "key", "instruments")  # what a prompt should state
-MEANS = {"key": ("tonic", "mode"), "instruments": ("instruments", "family")}  # facts behind a word of `stated`
+MEANS = {
+    "key": ("tonic", "mode"),
+    "instruments": ("instruments", "family"),
+    "ending": ("ends",),
+}  # facts behind a word of `stated`
 CONTROL = 128  # training clips in whose single lines the search for copies must find what it looks for
 
 
