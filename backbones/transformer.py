@@ -12,7 +12,7 @@ modalities present, `M` modalities present, `N = T * S`, `D` width, `L` text tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from .attention import Attention, Rotary, timestep_features, zero_
+from .experts import Experts, FeedForward
 from .positions import rotary_table
+
+FEED_FORWARDS = ("shared", "per_group", "per_modality", "experts")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Modality:
         name: key in the dicts of latents, e.g. `"audio"`.
         tokens: tokens per slot, `S_m`.
         channels: channels of a token, `C_m`; not more than the network's width.
-        group: modalities of one group share their feed-forward, e.g. `"sensor"`.
+        group: what belongs together, e.g. `"sensor"`; modalities of one group may share their feed-forward.
     """
 
     name: str
@@ -47,7 +50,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of each modality present sit on the axis `S`."""
+    """Where the tokens of each modality present sit on the axis `S`, and which feed-forward is theirs (`groups`)."""
 
     names: tuple[str, ...]
     tokens: tuple[int, ...]
@@ -74,35 +77,29 @@ class Layout:
         return merged
 
 
-class FeedForward(nn.Module):
-    """Two-layer perceptron with a tanh-approximated GELU."""
-
-    def __init__(self, width: int, multiple: int) -> None:
-        super().__init__()
-        self.proj_in = nn.Linear(width, multiple * width)
-        self.proj_out = zero_(nn.Linear(multiple * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj_out(nn.functional.gelu(self.proj_in(x), approximate="tanh"))
-
-
 class CounterpointBlock(nn.Module):
     """Space attention within a slot, time attention along a token, cross-attention to text, feed-forward.
 
     One packed sequence `[B, N, D]` goes in and out, as the hooks of diffusers expect. Modulation is adaLN-single
     (PixArt-α, arXiv:2310.00426): one projection for the network, plus a table of the block's own.
+
+    Args:
+        width, heads, text_width: of tokens, of attention, of the text's states.
+        make_feed_forwards: what makes one for each name of `Layout.groups`, or one for all.
     """
 
     MODULATIONS = 9  # shift, scale, gate of space attention, time attention, feed-forward
 
-    def __init__(self, width: int, heads: int, text_width: int, groups: tuple[str, ...], multiple: int) -> None:
+    def __init__(
+        self, width: int, heads: int, text_width: int, make_feed_forwards: Callable[[], nn.ModuleDict]
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.space_attn = Attention(width, heads)
         self.time_attn = Attention(width, heads)
         self.text_attn = Attention(width, heads, text_width)
         self.text_norm = nn.LayerNorm(width)
-        self.ff = nn.ModuleDict({group: FeedForward(width, multiple) for group in groups})
+        self.ff = make_feed_forwards()
         self.table = nn.Parameter(torch.randn(self.MODULATIONS, width) / width**0.5)
         zero_(self.text_attn.to_out)
 
@@ -114,8 +111,12 @@ class CounterpointBlock(nn.Module):
         rotary: Rotary,
         layout: Layout,
         isolate: bool = False,
+        balance: list[Tensor] | None = None,
     ) -> Tensor:
-        """`hidden_states [B, N, D]`, text `[B, L, text_width]`, `modulation [9, B, T, M, D]` → `[B, N, D]`."""
+        """`hidden_states [B, N, D]`, text `[B, L, text_width]`, `modulation [9, B, T, M, D]` → `[B, N, D]`.
+
+        `balance` is a list that gets the load-balancing loss of experts.
+        """
         slots, tokens = modulation.shape[2], sum(layout.tokens)
         x = hidden_states.unflatten(1, (slots, tokens))  # [B, T, S, D]
         own = modulation + self.table.to(modulation.dtype)[:, None, None, None]  # [9, B, T, M, D]
@@ -124,7 +125,7 @@ class CounterpointBlock(nn.Module):
         x = x + mod[5] * self._time(self._modulate(x, mod[3], mod[4]), rotary)
         text = self.text_attn(self.text_norm(x).flatten(1, 2), encoder_hidden_states)  # [B, N, D]
         x = x + text.unflatten(1, (slots, tokens))
-        x = x + mod[8] * self._feed_forward(self._modulate(x, mod[6], mod[7]), layout)
+        x = x + mod[8] * self._feed_forward(self._modulate(x, mod[6], mod[7]), layout, balance)
         return x.flatten(1, 2)
 
     def _modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -141,9 +142,10 @@ class CounterpointBlock(nn.Module):
         out = self.time_attn(x.transpose(1, 2).flatten(0, 1), rotary=rotary)  # [B·S, T, D]
         return out.unflatten(0, (-1, tokens)).transpose(1, 2)
 
-    def _feed_forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def _feed_forward(self, x: Tensor, layout: Layout, balance: list[Tensor] | None) -> Tensor:
         if len(self.ff) == 1:
-            return next(iter(self.ff.values()))(x)
+            only = next(iter(self.ff.values()))
+            return only(x, balance) if isinstance(only, Experts) else only(x)
         runs = layout.runs
         parts = x.split([tokens for _, tokens in runs], dim=2)
         return torch.cat([self.ff[group](part) for (group, _), part in zip(runs, parts, strict=True)], dim=2)
@@ -158,10 +160,12 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         depth: number of blocks.
         heads: attention heads.
         text_dim: channels of the text encoder's token states.
-        feed_forward: `"per_group"` (private to each modality group) or `"shared"`.
-        multiple: hidden width of the feed-forward in units of `width`.
+        feed_forward: `"per_group"` (private to each modality group), `"per_modality"`, `"shared"`, or `"experts"`
+            (a router chooses some of many for each token).
+        multiple: hidden width of the feed-forward, of a token's active experts together, in units of `width`.
         slot_seconds: duration of a slot.
         process: what is noise and what is predicted, as `diffusion.process` describes it; None is flow and velocity.
+        experts, active: with `feed_forward="experts"`, how many there are and how many a token passes.
     """
 
     _supports_gradient_checkpointing = True
@@ -181,16 +185,16 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         multiple: int = 4,
         slot_seconds: float = 0.16,
         process: dict[str, Any] | None = None,
+        experts: int = 8,
+        active: int = 2,
     ) -> None:
         super().__init__()
         self.modalities = {m.name: m for m in (Modality(**m) for m in modalities)}
         for m in self.modalities.values():
             if m.channels > width:
                 raise ValueError(f"{m.name}: {m.channels} channels a token do not fit a width of {width}")
-        if feed_forward not in ("per_group", "shared"):
-            raise ValueError(f"feed_forward: {feed_forward!r} is not 'per_group' or 'shared'")
-        all_groups = tuple(dict.fromkeys(m.group for m in self.modalities.values()))
-        groups = all_groups if feed_forward == "per_group" else ("all",)
+        if feed_forward not in FEED_FORWARDS:
+            raise ValueError(f"feed_forward: {feed_forward!r} is none of {', '.join(FEED_FORWARDS)}")
         self.proj_in = nn.ModuleDict({m.name: nn.Linear(m.channels, width) for m in self.modalities.values()})
         self.token_embedding = nn.ParameterDict(
             {m.name: nn.Parameter(0.02 * torch.randn(m.tokens, width)) for m in self.modalities.values()}
@@ -199,7 +203,15 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         self.modulation = zero_(nn.Linear(width, CounterpointBlock.MODULATIONS * width))
         self.text_proj = nn.Sequential(nn.Linear(text_dim, width), nn.LayerNorm(width))
         self.text_pad = nn.Parameter(torch.randn(width))
-        blocks = [CounterpointBlock(width, heads, width, groups, multiple) for _ in range(depth)]
+        hidden = multiple * width
+
+        def make_feed_forwards() -> nn.ModuleDict:
+            if feed_forward == "experts":
+                return nn.ModuleDict({"all": Experts(width, hidden, experts, active)})
+            owners = dict.fromkeys(map(self._feed_forward_of, self.modalities.values()))
+            return nn.ModuleDict({owner: FeedForward(width, hidden) for owner in owners})
+
+        blocks = [CounterpointBlock(width, heads, width, make_feed_forwards) for _ in range(depth)]
         self.transformer_blocks = nn.ModuleList(blocks)
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation_out = nn.ModuleDict(
@@ -220,7 +232,13 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
             known = ", ".join(self.modalities)
             raise ValueError(f"latents: {sorted(unknown) or 'none given'}; this model knows {known}")
         present = [m for m in self.modalities.values() if m.name in latents]
-        return Layout(*(tuple(getattr(m, key) for m in present) for key in ("name", "tokens", "group")))
+        owners = tuple(self._feed_forward_of(m) for m in present)
+        return Layout(tuple(m.name for m in present), tuple(m.tokens for m in present), owners)
+
+    def _feed_forward_of(self, modality: Modality) -> str:
+        """The name of the feed-forward that a modality's tokens pass."""
+        kind = self.config["feed_forward"]
+        return {"per_group": modality.group, "per_modality": modality.name}.get(kind, "all")
 
     def encode_text(self, text: Tensor, mask: Tensor | None) -> Tensor:
         """Text states `[B, L, text_dim]` → `[B, L, D]`; where `mask` is False a learned padding token stands.
@@ -237,6 +255,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         text: Tensor,
         text_mask: Tensor | None = None,
         isolate: bool = False,
+        balance: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Velocity of every cell.
 
@@ -246,8 +265,9 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
             text: `[B, L, text_dim]`.
             text_mask: `[B, L]` bool, True where a text token stands.
             isolate: cross-modal attention off (every modality hears only itself and the text).
+            balance: a list that gets each block's load-balancing loss; stays empty without experts.
         """
-        return self._project_out(*self.hidden(latents, sigma, text, text_mask, isolate))
+        return self._project_out(*self.hidden(latents, sigma, text, text_mask, isolate, balance))
 
     def hidden(
         self,
@@ -256,6 +276,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         text: Tensor,
         text_mask: Tensor | None = None,
         isolate: bool = False,
+        balance: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Layout]:
         """What the blocks make of `forward`'s arguments: tokens [B, T, S, D], embedded levels [B, T, M, D], layout."""
         layout = self.layout(latents)
@@ -272,12 +293,15 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         rotary = rotary_table(seconds, head_dim, modulation.dtype)
         x = x.flatten(1, 2)  # [B, N, D]
         for block in self.transformer_blocks:
-            args = (x, context, modulation, rotary, layout, isolate)
+            routed: list[Tensor] = []  # of this block alone: recomputed, it adds to a list that nobody reads any more
+            args = (x, context, modulation, rotary, layout, isolate, None if balance is None else routed)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 checkpoint: Any = self._gradient_checkpointing_func
                 x = checkpoint(block, *args)
             else:
                 x = block(*args)
+            if balance is not None:
+                balance.extend(routed)
         return x.unflatten(1, (slots, tokens)), embedded, layout
 
     def _project_out(self, x: Tensor, embedded: Tensor, layout: Layout) -> dict[str, Tensor]:

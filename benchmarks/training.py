@@ -62,6 +62,7 @@ def main() -> None:
     network = CounterpointTransformer(
         modalities=CounterpointTransformer.describe(MODALITIES), width=model.width, depth=model.depth,
         heads=model.heads, text_dim=TEXT_DIM, feed_forward=model.feed_forward, multiple=model.multiple,
+        experts=model.experts, active=model.active,
     ).to(device)  # fmt: skip
     module = JointTraining(network, settings.loss, settings.optimizer, settings.steps, 0)
     optimizer = module.configure_optimizers()["optimizer"]

@@ -39,6 +39,7 @@ def evaluate(
     ] = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
+    obey: options.Obey = None,
     guide: options.Guide = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Write over FILE.")] = False,
     series: Annotated[
@@ -53,7 +54,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
-    sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide}
+    sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide, "--obey": obey}
     if model == "sensors":
         for option in (option for option, value in sampling.items() if value is not None):
             raise typer.BadParameter("is not for sensors", param_hint=option)
@@ -78,7 +79,9 @@ def evaluate(
         evaluated = CounterpointPipeline.from_pretrained(name)
         guides, _, _ = guidance_of(specs, scale, None, evaluated)
     say = partial(print, file=sys.stderr)
-    scores = recipe_of(name).evaluate(evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps)
+    scores = recipe_of(name).evaluate(
+        evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey
+    )
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 

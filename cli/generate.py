@@ -27,7 +27,7 @@ from counterpoint.cli.outputs import VIDEO, plan, written
 from counterpoint.cli.remux import copy_streams
 from counterpoint.recipes.settings import SettingsError
 
-PER_CLIP = ("negative_prompt", "steps", "guidance", "isolation", "seconds", "seeds", "tracks", "loop")
+PER_CLIP = ("negative_prompt", "steps", "guidance", "isolation", "obey", "seconds", "seeds", "tracks", "loop")
 
 
 def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
@@ -188,6 +188,7 @@ def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say
         steps=job.steps,
         guidance=guidance,
         isolation=isolation,
+        obey=pipeline.defaults["obey"] if job.obey is None else job.obey,
         seconds=job.seconds,
         seed=job.seed,
         tracks=job.tracks or (TRACKS if job.strength is None else None),

@@ -26,6 +26,7 @@ class Job:
 
     Args:
         isolation: scale of the guidance towards the other tracks, as an earlier clip had it.
+        obey: scale of the guidance towards the tempo and key that the prompt names.
         given: the tracks that the clip has already.
         extend: it goes on where what is given ends.
         strength: how much of what is given is made anew; None keeps it.
@@ -37,6 +38,7 @@ class Job:
     steps: int | None = None
     guidance: float | dict[str, float] | None = None
     isolation: float | None = None
+    obey: float | None = None
     seconds: float | None = None
     tracks: tuple[str, ...] | None = None
     given: Given | None = None
@@ -195,9 +197,9 @@ RESTORED = (
 
 
 def read_source(path: Path) -> dict[str, Any]:
-    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, isolation (1, which is
-    none, where it says nothing), seconds, tracks, model, and, where there were some: given (records of files), known
-    (stretches), strength, loop and guides (specs).
+    """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model;
+    isolation and obey (1 and 0, which is none, where it says nothing); and, where there were some, given (records of
+    files), known (stretches), strength, loop and guides (specs).
 
     Raises:
         FileNotFoundError: no such file.
@@ -213,6 +215,7 @@ def read_source(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: has no prompt in its metadata; only what `counterpoint generate` wrote has")
     values = {key: metadata[key] for key in RESTORED if metadata.get(key) is not None}
     values |= {"seeds": [int(metadata.get("seed", 0))], "isolation": float(metadata.get("isolation", 1.0))}
+    values |= {"obey": float(metadata.get("obey", 0.0))}
     if metadata.get("tracks"):
         values["tracks"] = parse_tracks(",".join(metadata["tracks"]))
     return values

@@ -110,6 +110,16 @@ MusicGuidance = Annotated[
     str | None,
     typer.Option("--guidance", metavar="SCALE", help="How closely to follow it, e.g. 3. (default: the model's)"),
 ]
+Obey = Annotated[
+    float | None,
+    typer.Option(
+        "--obey",
+        min=0.0,
+        metavar="SCALE",
+        help="How strongly tempo and key of the prompt lead the music; 0 leaves them to the network. (default: the "
+        "model's)",
+    ),
+]
 MusicGuide = Annotated[
     list[str] | None,
     typer.Option(

@@ -37,6 +37,7 @@ def text_to_music(
     steps: options.Steps = None,
     guidance: options.MusicGuidance = None,
     guide: options.MusicGuide = None,
+    obey: options.Obey = None,
     seconds: options.Seconds = None,
     seed: options.Seed = None,
     prompt_file: options.MusicPromptFile = None,
@@ -48,7 +49,7 @@ def text_to_music(
 ) -> None:
     """Generate music from sentences: pieces with an end, loops, endless streams, and music that goes on from a file."""
     check_machine(device, dtype)
-    typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None}
+    typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None, "obey": obey}
     common, earlier = gather(source, guide, guidance, seed, None, typed)
     common["tracks"] = TRACKS
     others = {"--continue": extend, "--fill": fill}
@@ -131,6 +132,7 @@ def _stream(
         steps=job.steps,
         guidance=guidance,
         isolation=isolation,
+        obey=pipeline.defaults["obey"] if job.obey is None else job.obey,
         seed=job.seed,
         tracks=TRACKS,
     )

@@ -20,7 +20,7 @@ RECIPES = {
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",
     "classifier": "reads attributes from noised latents, for classifier guidance",
-    "sensors": "sensor windows of the field's benchmark",
+    "sensors": "sensor windows of the field's benchmark, or of your own table (docs/sensors.md)",
     "judges": "classifiers that read attributes from each track, for `evaluate`",
     "text_to_music": "the model: text to music (or `music`)",
     "music_judge": "a classifier that hears instruments, mode and dynamics, for `evaluate`",

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-MODES = ("major", "minor")
-PROFILES = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
+from ..modalities.music_terms import KEYS, PROFILES
+
 TONICS = {  # spelled with the fewest accidentals
     "major": ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B"),
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
@@ -52,10 +49,9 @@ def key_of_notes(pitches: np.ndarray, durations: np.ndarray, margin: float = 0.0
 
 def _ranked(weights: np.ndarray) -> list[tuple[float, tuple[int, str]]]:
     """Correlations with the 24 profiles, the best first."""
-    keys = [(tonic, mode) for mode in MODES for tonic in range(12)]
-    profiles = [np.roll(PROFILES[mode], tonic) for tonic, mode in keys]
+    profiles = [np.roll(PROFILES[mode], tonic) for tonic, mode in KEYS]
     correlations = np.corrcoef(np.array([weights, *profiles]))[0, 1:].tolist()
-    return sorted(zip(correlations, keys, strict=True), key=lambda ranked: -ranked[0])
+    return sorted(zip(correlations, KEYS, strict=True), key=lambda ranked: -ranked[0])
 
 
 def short_name(tonic: int, mode: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..modalities.clip import ClipError
-from .scores_key import MODES, key_of_notes
+from ..modalities.music_terms import MODES
+from .scores_key import key_of_notes
 from .scores_piece import Piece, bar_length
 
 METERS = ("2/4", "3/4", "4/4", "2/2", "3/2", "3/8", "6/8", "9/8", "12/8")

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..modalities.music_terms import MODES
 from .scores_instruments import INSTRUMENTS
-from .scores_key import MODES
 from .scores_piece import Piece
 
 SPLITS = ("train", "test", "unseen")

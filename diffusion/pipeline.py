@@ -38,7 +38,7 @@ from .model_files import (
     weights_folder,
 )
 from .process import add_noise, process_of
-from .requests import Request, made_modalities, request_of, settings_of, walk_guidances
+from .requests import Request, made_modalities, obedience, request_of, settings_of, walk_guidances
 from .sampling import Tracks, draw_noise, make_scheduler, sample
 from .splicing import finish
 from .streaming import Noise, Prompts, endless, tellers, window_of
@@ -50,7 +50,7 @@ __all__ = [
 ]  # fmt: skip
 DEFAULTS: dict[str, Any] = {
     "steps": 10, "guidance": 2.0, "isolation": 1.0, "seconds": 2.56, "solver": "unipc", "shift": 1.0,
-    "whole": False,
+    "whole": False, "obey": 0.0,
 }  # fmt: skip
 """What a call leaves open; `seconds` is also the length that the network was trained on. Of a model that is `whole` a
 shorter clip is the beginning of that length, for one whose prompts say when the clip ends."""
@@ -155,6 +155,7 @@ class CounterpointPipeline(DiffusionPipeline):
         steps: int | None = None,
         guidance: float | Mapping[str, float] | Sequence[Guidance] | None = None,
         isolation: float | None = None,
+        obey: float | None = None,
         seconds: float | None = None,
         seed: int | Sequence[int] = 0,
         tracks: Sequence[str] | None = None,
@@ -177,6 +178,7 @@ class CounterpointPipeline(DiffusionPipeline):
             guidance: one scale (1 is none), a scale per track, e.g. `{"audio": 3, "video": 2}`, or guidance objects,
                 which take the place of `isolation` too.
             isolation: scale of the guidance towards the other tracks (1 is none).
+            obey: scale of the guidance towards the tempo and the key that a prompt for music names (0 is none).
             seconds: duration, rounded up to whole slots of 0.16 s where nothing is given; None is that of what is
                 given, or the model's. Beyond the trained length a window slides (`windows`).
             seed: one per prompt, or one number s, which gives prompt i the seed s + i.
@@ -192,7 +194,8 @@ class CounterpointPipeline(DiffusionPipeline):
         """
         request = request_of(
             self, prompt, given=given, known=known, strength=strength, loop=loop, negative_prompt=negative_prompt,
-            steps=steps, guidance=guidance, isolation=isolation, seconds=seconds, seed=seed, tracks=tracks, say=say,
+            steps=steps, guidance=guidance, isolation=isolation, obey=obey, seconds=seconds, seed=seed, tracks=tracks,
+            say=say,
         )  # fmt: skip
         chunks = list(self._chunks(request, progress))
         clips = [
@@ -294,17 +297,18 @@ class CounterpointPipeline(DiffusionPipeline):
         tell: Iterator[Callable[[int, int], None]], circle: int | None = None,
     ) -> Sampler:  # fmt: skip
         """What generates a window; `circle` is the number of slots of a loop. Text is encoded where it has changed."""
-        guidances = walk_guidances(self, settings, guidance, names)
+        always = walk_guidances(self, settings, guidance, names)
         scheduler = make_scheduler(self.defaults["solver"], self.defaults["shift"])
 
         @lru_cache(maxsize=1)
         def speak(texts: tuple[str, ...]) -> Denoiser:
             words = texts, settings["negative_prompt"]
-            denoiser = with_weak(self.denoiser(*words), guidances, *words)
+            denoiser = with_weak(self.denoiser(*words), always, *words)
             return denoiser if circle is None else circular(denoiser, circle, self.window)
 
         def sampler(window: Tracks, grid: Any, clean: Tracks) -> Tracks:
-            denoiser = speak(prompts.read())
+            texts = prompts.read()
+            denoiser, guidances = speak(texts), [*always, *obedience(self, settings, texts, names)]
             return sample(denoiser, window, scheduler, settings["steps"], guidances, grid, clean, next(tell))
 
         return sampler

@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..backbones.transformer import Modality
+from ..guidance.classifier import CleanScore
 from ..guidance.classifier_free import ClassifierFree
 from ..guidance.interface import Guidance
 from ..guidance.isolation import Isolation
+from ..guidance.music import Asked
 from ..modalities.clip import GROUPS, ClipError
 from ..modalities.codecs import Codecs
 from .conditions import Condition
@@ -48,8 +50,8 @@ def request_of(
     pipeline: CounterpointPipeline, prompt: str | Sequence[str] | None, *, given: Any = None,
     known: Sequence[Stretch] | None = None, strength: float | None = None, loop: bool = False,
     negative_prompt: str = "", steps: int | None = None, guidance: Any = None, isolation: float | None = None,
-    seconds: float | None = None, seed: int | Sequence[int] = 0, tracks: Sequence[str] | None = None,
-    say: Callable[[str], None] = warnings.warn, endless: bool = False,
+    obey: float | None = None, seconds: float | None = None, seed: int | Sequence[int] = 0,
+    tracks: Sequence[str] | None = None, say: Callable[[str], None] = warnings.warn, endless: bool = False,
 ) -> Request:  # fmt: skip
     """The arguments of the pipeline checked, what is given encoded, and all of it written down.
 
@@ -70,7 +72,7 @@ def request_of(
     duration = check_seconds(pipeline.defaults["seconds"] if seconds is None else seconds, endless)
     if tracks is None:
         tracks = default_tracks(source, duration) if strength is None or source is None else source.groups
-    settings = settings_of(pipeline, negative_prompt, steps, guidance, duration, tracks, isolation)
+    settings = settings_of(pipeline, negative_prompt, steps, guidance, duration, tracks, isolation, obey)
     condition = None
     if source is not None:
         if strength is None:
@@ -104,7 +106,7 @@ def _check_combination(given: Any, known: Any, strength: float | None, loop: boo
 
 def settings_of(
     pipeline: CounterpointPipeline, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None,
-    tracks: Sequence[str], isolation: float | None = None,
+    tracks: Sequence[str], isolation: float | None = None, obey: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that, beside prompt, seed and what is given, decides what comes out, as JSON.
 
@@ -119,11 +121,16 @@ def settings_of(
     guidances_of(guidance, modalities, defaults["guidance"])
     share = isolation_of(guidance, isolation, defaults["isolation"], modalities)
     pipeline.codecs.names(tracks)
+    if obey is None:
+        obey = defaults["obey"] if isinstance(guidance, (Mapping, int, float)) else 0.0
+    if not (math.isfinite(obey) and obey >= 0):
+        raise ClipError(f"obey: {obey} is no scale from 0 on")
     return {
         "negative_prompt": negative_prompt,
         "steps": count,
         "guidance": guidance_spec(guidance),
         **({} if share == Isolation.neutral else {"isolation": share}),
+        **({"obey": float(obey)} if obey else {}),
         "seconds": check_seconds(defaults["seconds"]) if seconds is None else seconds,
         "tracks": list(tracks),
         "model": pipeline.model_name,
@@ -220,6 +227,17 @@ def walk_guidances(
     if long and not settings.get("loop") and any(hasattr(kind, "measurement") for kind in kinds):
         raise ClipError(f"guidance: measurements hold for at most {pipeline.defaults['seconds']:g} s, a single window")
     return kinds
+
+
+def obedience(
+    pipeline: CounterpointPipeline, settings: Mapping[str, Any], prompts: Sequence[str], names: Collection[str]
+) -> list[Guidance]:
+    """The guidance by the tempo and the key that the prompts name; none where nothing is named or no sound is made."""
+    scale = float(settings.get("obey", 0.0))
+    if not scale or "audio" not in names or pipeline.codecs.audio is None:
+        return []
+    asked = Asked(pipeline.codecs, tuple(prompts))
+    return [CleanScore(scale=scale, rescale=1.0, score=asked)] if asked.any else []
 
 
 def isolation_of(guidance: Any, isolation: float | None, default: float, modalities: Mapping[str, Modality]) -> float:

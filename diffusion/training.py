@@ -39,6 +39,7 @@ class LossSettings:
         drop_text: share of clips trained without their prompt, for classifier-free guidance.
         drop_modality: share of batches trained with a random subset of the modality groups present.
         isolate: share of batches trained with cross-modal attention off, for isolation guidance.
+        balance: weight of the load-balancing loss, if the network has experts.
         process: what is noise and what is predicted; kept in the network's config unless it is flow and velocity.
     """
 
@@ -50,6 +51,7 @@ class LossSettings:
     drop_text: float = 0.1
     drop_modality: float = 0.05
     isolate: float = 0.1
+    balance: float = 0.01
     process: Process = field(default_factory=Process)
 
 
@@ -154,12 +156,16 @@ class JointTraining(L.LightningModule):
         key = np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)  # 32 bits: all a generator reads
         generator = torch.Generator().manual_seed(int(key[0]))
         losses = self.losses(batch, generator)
-        total = sum((self.loss.weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros(()))
+        weights = {**self.loss.weights, "balance": self.loss.balance}
+        total = sum((weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros(()))
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()} | {"loss": total.detach()})
         return total
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the prediction over the unknown cells of each modality present."""
+        """Mean squared error of the prediction over the unknown cells of each modality present.
+
+        Beside them `balance`, the load-balancing loss (mean over blocks, 1 at best), if the network has experts.
+        """
         clean = self._present(batch["latents"], generator)
         first = next(iter(clean.values()))
         count, slots = first.shape[:2]
@@ -172,14 +178,15 @@ class JointTraining(L.LightningModule):
         kept = torch.rand(count, 1, generator=generator) >= self.loss.drop_text  # [B, 1]
         mask = batch["text_mask"] & kept.to(first.device)
         isolate = bool(torch.rand((), generator=generator) < self.loss.isolate)
-        predicted = self.transformer(inputs, sigma, batch["text"], mask, isolate=isolate)
+        routed: list[Tensor] = []
+        predicted = self.transformer(inputs, sigma, batch["text"], mask, isolate=isolate, balance=routed)
         out = {}
         for name, x in clean.items():
             target = process.target(x, noise[name], sigma[name])
             error = (predicted[name].float() - target).square().mean(dim=-1)  # [B, T, S]
             weight = (~grid.known[name]).to(error)[..., None] * self._motion(name, x)  # [B, T, S]
             out[name] = (error * weight).sum() / weight.sum().clamp_min(1.0)
-        return out
+        return {**out, "balance": torch.stack(routed).mean()} if routed else out
 
     def _present(self, latents: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         groups = list(dict.fromkeys(self.groups[name] for name in latents))

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-MODES = ("major", "minor")
-PROFILES = {  # Krumhansl, Cognitive Foundations of Musical Pitch, 1990, p. 30
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
+from ..modalities.music_terms import KEYS, PROFILES
+
 NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 FIFTH = 0.3  # of a pitch class, what its third partial adds to its fifth: exact key of 80 renderings .71 → .80
 QUIET = 0.05  # of the loudest frame's largest pitch class: frames below it count less
@@ -35,8 +32,7 @@ def krumhansl(chroma: np.ndarray) -> tuple[int, str] | None:
     """Tonic and mode whose profile correlates best with a chroma `[12]`; None if the chroma is flat."""
     if chroma.std() < 1e-6:
         return None
-    keys = [(tonic, mode) for mode in MODES for tonic in range(12)]
-    return max(keys, key=lambda key: np.corrcoef(np.roll(PROFILES[key[1]], key[0]), chroma)[0, 1])
+    return max(KEYS, key=lambda key: np.corrcoef(np.roll(PROFILES[key[1]], key[0]), chroma)[0, 1])
 
 
 def pitch_class(tonic: int | str) -> int:

@@ -191,9 +191,9 @@ class Events:
 
 
 def decode_log_mel(codec: AudioCodec, latents: Tensor) -> Tensor:
-    """Latents `[B, T, 4, 32]` → log-mel `[B, 128, 8·T]`: `AudioCodec.decode_mel`, with gradients."""
-    raw = latents.to(codec.dtype).flatten(1, 2).mT  # [B, 32, 4·T]
-    mean, std = (raw.new_tensor(codec.config[key])[:, None] for key in ("latents_mean", "latents_std"))
+    """Latents `[B, T, 4, C]` → log-mel `[B, 128, 8·T]`: `AudioCodec.decode_mel`, with gradients."""
+    raw = latents.to(codec.dtype).flatten(1, 2).mT  # [B, C, 4·T]
+    mean, std = codec.statistics(raw)
     return codec.reconstruct(raw * std + mean).float()
 
 

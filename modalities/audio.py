@@ -194,7 +194,7 @@ class AudioCodec(SavedModel):
 
     Args:
         hidden_channels, channel_multipliers, layers_per_block: as in `MMAudioVAE` (at least two levels).
-        latents_mean, latents_std: per channel, measured on data after training.
+        latents_mean, latents_std: per channel, measured on data after training; None is 0 and 1.
         rate: samples a second, 16000 or 24000; the network is the same.
         channels: of a latent, C.
         linear: `LinearPatches` beside the network, which then learns what they miss.
@@ -206,8 +206,8 @@ class AudioCodec(SavedModel):
         hidden_channels: int = 128,
         channel_multipliers: tuple[int, ...] = (1, 1),
         layers_per_block: int = 2,
-        latents_mean: tuple[float, ...] = (0.0,) * CHANNELS,
-        latents_std: tuple[float, ...] = (1.0,) * CHANNELS,
+        latents_mean: tuple[float, ...] | None = None,
+        latents_std: tuple[float, ...] | None = None,
         rate: int = RATE,
         channels: int = CHANNELS,
         linear: bool = False,
@@ -231,8 +231,10 @@ class AudioCodec(SavedModel):
         rebuilt = self.vae.vae.decode(latents)
         return rebuilt if self.patches is None else rebuilt + self.patches.decode(latents)
 
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = self.config["latents_mean"], self.config["latents_std"]
+    def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the raw latents, two [C, 1]."""
+        mean = self.config["latents_mean"] or (0.0,) * self.token_channels
+        std = self.config["latents_std"] or (1.0,) * self.token_channels
         return like.new_tensor(mean)[:, None], like.new_tensor(std)[:, None]  # [C, 1]
 
     @torch.no_grad()
@@ -244,7 +246,7 @@ class AudioCodec(SavedModel):
         """
         sound = check_audio(audio, self.grid.slot, self.grid.slot)
         latents, _ = self.moments(mel_spectrogram(sound, self.grid))  # [B, C, 4 T]
-        mean, std = self._statistics(latents)
+        mean, std = self.statistics(latents)
         return ((latents - mean) / std).mT.unflatten(1, (-1, TOKENS)).float()  # [B, T, 4, C]
 
     @torch.no_grad()
@@ -258,7 +260,7 @@ class AudioCodec(SavedModel):
             expected = f"[batch, slots, {TOKENS}, {self.token_channels}]"
             raise ClipError(f"audio latents: shape {list(latents.shape)}, expected {expected}")
         raw = latents.to(self.dtype).flatten(1, 2).mT  # [B, C, 4 T]
-        mean, std = self._statistics(raw)
+        mean, std = self.statistics(raw)
         return self.reconstruct(raw * std + mean).float()
 
     def decode(self, latents: Tensor, vocoder: ToAudio) -> Tensor:

@@ -8,7 +8,6 @@ to where the onsets are strongest. Sound that keeps the tempo has its onsets on 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,7 @@ from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.evaluation.music_rhythm import FRAMES, onset_envelope
 from counterpoint.modalities.audio import SoundGrid, mel_spectrogram
 from counterpoint.modalities.clip import Clip, ClipError
-
-TEMPO = re.compile(r"tempo=(\d+)|(\d+) ?(?:bpm|beats (?:per|a) minute)", re.IGNORECASE)
-
-
-def tempo_of(prompt: str) -> float | None:
-    """The beats a minute that a prompt asks for; None if it names none."""
-    match = TEMPO.search(prompt)
-    return None if match is None else float(match[1] or match[2])
+from counterpoint.modalities.music_terms import asked_tempo
 
 
 def beat_grid(audio: np.ndarray, rate: int, tempo: float) -> np.ndarray:
@@ -58,7 +50,7 @@ def draw(clips: Sequence[Clip], path: Path) -> None:
         extent = (0.0, len(sound) / rate, 0.0, len(levels))
         peak = float(levels.max())
         axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", vmin=peak - 80, vmax=peak, extent=extent)
-        tempo = tempo_of(prompt)
+        tempo = asked_tempo(prompt)
         for beat in () if tempo is None else beat_grid(sound, rate, tempo):
             axes.axvline(beat, color="white", linewidth=0.8, linestyle=(0, (4, 4)), alpha=0.8)
         axes.set_title(f"{prompt} (seed {clip.metadata.get('seed', '?')})", loc="left", size=11)

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def evaluate(
     say: Callable[[str], None] = print,
     guidance: Any = None,
     steps: int | None = None,
+    obey: float | None = None,
 ) -> dict[str, Any]:
     """The scores of a model, also written to `json_path`.
 
@@ -55,11 +56,11 @@ def evaluate(
         data: the training arrays, all of which are then searched for copies; None: `MEMORY` training clips, made anew.
         workers: processes that make clips.
         say: called with a line at each stage.
-        guidance, steps: as a pipeline takes them; None is the model's own.
+        guidance, steps, obey: as a pipeline takes them; None is the model's own.
     """
     start = time.monotonic()
     pipeline = model if isinstance(model, CounterpointPipeline) else CounterpointPipeline.from_pretrained(model)
-    settings = settings_of(pipeline, guidance, steps)
+    settings = settings_of(pipeline, guidance, steps, obey)
     judges = Judges.load(weights_folder() / "judges")
     say(f"{prompts} held-out clips, and as many others for reference")
     real = held_out(HELD_OUT + 4 * prompts * seed, prompts, workers)
@@ -69,7 +70,7 @@ def evaluate(
     say("generation")
     captions = [clip.metadata["prompt"] for clip in real]
     before = time.monotonic()
-    generated = list(samples(pipeline, captions, [seed * prompts + i for i in range(prompts)], guidance, steps))
+    generated = list(samples(pipeline, captions, [seed * prompts + i for i in range(prompts)], guidance, steps, obey))
     seconds = time.monotonic() - before
     say("training clips, for the search of copies")
     training = report.features(
@@ -94,11 +95,15 @@ def held_out(first: int, count: int, workers: int = 1) -> list[Clip]:
     return [*seen, *generate(range(first + count - rare, first + count), "unseen", workers)]
 
 
-def settings_of(pipeline: CounterpointPipeline, guidance: Any = None, steps: int | None = None) -> dict[str, Any]:
+def settings_of(
+    pipeline: CounterpointPipeline, guidance: Any = None, steps: int | None = None, obey: float | None = None
+) -> dict[str, Any]:
     """What `samples` are made with, as JSON: the model's defaults, and what replaces them."""
     defaults = pipeline.defaults
+    scaled = guidance is None or isinstance(guidance, (Mapping, int, float))
     return {
         **defaults,
+        "obey": obey if obey is not None else defaults["obey"] if scaled else 0.0,
         "steps": defaults["steps"] if steps is None else steps,
         "guidance": guidance_spec(defaults["guidance"] if guidance is None else guidance),
         "isolation": isolation_of(guidance, None, defaults["isolation"], pipeline.transformer.modalities),
@@ -111,10 +116,12 @@ def samples(
     seeds: Sequence[int],
     guidance: Any = None,
     steps: int | None = None,
+    obey: float | None = None,
 ) -> Iterator[Clip]:
-    """A generated clip per prompt; without guidance and steps with the model's own."""
+    """A generated clip per prompt; what is not given is the model's own."""
+    options: dict[str, Any] = {"guidance": guidance, "steps": steps, "obey": obey}
     for i in range(0, len(prompts), BATCH):
-        yield from pipeline(prompts[i : i + BATCH], seed=seeds[i : i + BATCH], guidance=guidance, steps=steps)
+        yield from pipeline(prompts[i : i + BATCH], seed=seeds[i : i + BATCH], **options)
 
 
 def tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ def evaluate(
     source: Music | None = None,
     guidance: Any = None,
     steps: int | None = None,
+    obey: float | None = None,
 ) -> dict[str, Any]:
     """The scores of a model, also written to `json_path`.
 
@@ -64,11 +65,11 @@ def evaluate(
         say: called with a line at each stage.
         judge: folder of the judge; None: the one that ships.
         source: soundfonts and scores of the held-out clips; None: those of this machine.
-        guidance, steps: as a pipeline takes them; None is the model's own.
+        guidance, steps, obey: as a pipeline takes them; None is the model's own.
     """
     start = time.monotonic()
     pipeline = model if isinstance(model, CounterpointPipeline) else CounterpointPipeline.from_pretrained(model)
-    settings = settings_of(pipeline, guidance, steps)
+    settings = settings_of(pipeline, guidance, steps, obey)
     listener = MusicJudge.load(judge or weights_folder() / "music_judge")
     source = replace(source or Music(), rate=pipeline.codecs.audio_rate)
     say(f"{prompts} held-out clips, and as many others for reference")
@@ -79,7 +80,7 @@ def evaluate(
     texts, asked = [text for text, _ in chosen], [facts for _, facts in chosen]
     say("generation")
     before = time.monotonic()
-    generated = list(samples(pipeline, texts, [seed * prompts + i for i in range(prompts)], guidance, steps))
+    generated = list(samples(pipeline, texts, [seed * prompts + i for i in range(prompts)], guidance, steps, obey))
     seconds = time.monotonic() - before
     say("listening: generated, real, codec, training")
 

@@ -43,8 +43,10 @@ class ModelSettings:
     width: int = 192
     depth: int = 6
     heads: int = 3
-    feed_forward: str = "per_group"
+    feed_forward: str = "per_group"  # or shared, per_modality, experts
     multiple: int = 4
+    experts: int = 8  # with feed_forward=experts: how many there are,
+    active: int = 2  # and how many a token passes
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Settings:
     preview_every: int = 500
     prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
     seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
+    obey: float = 0.0  # scale of the model's own guidance towards tempo and key of a prompt
     whole: bool = False  # the model makes shorter clips as the beginning of this length: the prompt says when they end
     device: str = "auto"
 
@@ -117,6 +120,8 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
         text_dim=text_dim,
         feed_forward=model.feed_forward,
         multiple=model.multiple,
+        experts=model.experts,
+        active=model.active,
     )
 
 
@@ -177,9 +182,8 @@ def save(
     transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    pipeline = CounterpointPipeline(
-        transformer.cpu().eval(), codecs, encoder, {"seconds": settings.seconds, "whole": settings.whole}
-    )
+    defaults = {"seconds": settings.seconds, "whole": settings.whole, "obey": settings.obey}
+    pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, defaults)
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
     shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)
     return folder

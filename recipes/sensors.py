@@ -4,16 +4,18 @@
     counterpoint evaluate sensors --set ETTh1 --length 24 --data ETTh1.csv --generator runs/sensors-etth1-24/model
 
 `DATA` is the set's file, or a folder with it; Sines are generated. One setting serves all sets. The same command goes
-on where it stopped.
+on where it stopped. With `time=`, the data are a table of your own recordings, which `sensors_own.py` trains on:
+
+    counterpoint train sensors data=my.csv time=timestamp group=subject label=activity length=64
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,6 +49,16 @@ class Settings:
 
     set: str = "ETTh1"  # Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI
     length: int = 24  # steps of a window
+    time: str = ""  # your own recordings: the column of timestamps; `set` then says nothing
+    group: str = ""  # of your own: the column that says whose a row is; no window lies in two groups
+    label: tuple[str, ...] = ()  # of your own: columns of classes, which become conditions
+    static: tuple[str, ...] = ()  # of your own: columns of numbers that a group has one of, which become conditions
+    drop: tuple[str, ...] = ()  # of your own: columns left out
+    rate: float | None = None  # of your own: cells of the grid a second; none: from the timestamps
+    repeats: Literal["error", "merge"] = "error"  # of your own: a timestamp that a group has twice
+    stride: int = 1  # of your own: steps from one window to the next
+    hold: tuple[str, ...] = ()  # of your own: groups that are not trained on
+    drop_text: float = 0.15  # share of windows, and of their conditions, trained without: for guidance
     series_seed: int = SINES_SEED  # of Sines
     patch: int = 8  # most steps of a slot; a longer window has several
     token: int = 64  # most numbers of a token; with the clock's 16 no more than the width
@@ -150,6 +162,8 @@ def build_transformer(settings: Settings, codec: SeriesPatches) -> CounterpointT
         text_dim=TEXT_DIM,
         feed_forward=model.feed_forward,
         multiple=model.multiple,
+        experts=model.experts,
+        active=model.active,
     )
     if not settings.process.is_default:
         transformer.register_to_config(process=describe(settings.process))
@@ -161,39 +175,67 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
 
     Args:
         settings: a preset, changed by `key=value`.
-        data: the set's file, or a folder with it; None or anything for Sines.
+        data: the set's file, or a folder with it; None or anything for Sines; with `time`, a table.
         run: the run folder: `settings.json`, `log.jsonl`, `checkpoint.safetensors`, `model/`.
 
     Raises:
         ClipError: the set or its file is not there.
     """
+    if settings.time:
+        from counterpoint.recipes.sensors_own import train_own
+
+        return train_own(settings, data, run)  # pyright: ignore[reportArgumentType] (the class by its other name)
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
+    codec = SeriesPatches.fit(windows.values, patch_of(settings), settings.token, settings.floor, settings.tails)
+    facts = {
+        "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
+        "series_seed": settings.series_seed,
+        "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
+    }  # fmt: skip
+
+    def save(transformer: CounterpointTransformer) -> Path:
+        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
+
+    return fit(
+        settings, run, build_transformer(settings, codec), SeriesTraining, WindowBatches(windows.values, codec),
+        len(windows), save,
+    )  # fmt: skip
+
+
+def fit(
+    settings: Settings, run: Path, transformer: CounterpointTransformer, kind: type[JointTraining],
+    data: Dataset[dict[str, Any]], size: int, save: Callable[[CounterpointTransformer], Path],
+) -> Path:  # fmt: skip
+    """Trains the network, or goes on; what `save` makes of the one with the averaged weights.
+
+    Args:
+        settings: length of the run, optimizer, loss; written into the run folder.
+        run: the run folder.
+        transformer: as it begins, on the CPU.
+        kind: the training step.
+        data: whole batches by their keys; `size`: how many windows it holds.
+        save: called at the end, and again where the run was finished already.
+    """
     run.mkdir(parents=True, exist_ok=True)
     to_json(settings, run / "settings.json")
     device = choose_device(settings.device)
-    codec = SeriesPatches.fit(windows.values, patch_of(settings), settings.token, settings.floor, settings.tails)
-    transformer = build_transformer(settings, codec)
     average = AveragedWeights(settings.ema)
     folder = RunFolder(run, average, settings.log_every, settings.checkpoint_every, settings.steps + 1,
                        minutes=settings.minutes)  # fmt: skip
     resume = folder.checkpoint if folder.checkpoint.is_file() else None
     saved: dict[str, Any] = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
     start = int(saved["global_step"])
-    facts = {
-        "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
-        "series_seed": settings.series_seed,
-        "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
-    }  # fmt: skip
     if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
-        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
+        return save(transformer)
     loss = LossSettings(
-        mixture=settings.mixture, weights={}, drop_text=0.0, drop_modality=0.0, isolate=0.0, process=settings.process
-    )
-    module = SeriesTraining(transformer, loss, settings.optimizer, settings.steps, settings.seed)
-    sampler = KeyedBatches(len(windows), settings.batch, settings.seed, settings.steps, start)
-    batches: Any = DataLoader(WindowBatches(windows.values, codec), sampler=sampler, batch_size=None)  # pyright: ignore
+        mixture=settings.mixture, weights={}, drop_text=settings.drop_text, drop_modality=0.0, isolate=0.0,
+        process=settings.process,
+    )  # fmt: skip
+    module = kind(transformer, loss, settings.optimizer, settings.steps, settings.seed)
+    sampler = KeyedBatches(size, settings.batch, settings.seed, settings.steps, start)
+    batches: Any = DataLoader(data, sampler=sampler, batch_size=None)  # pyright: ignore[reportArgumentType]
     with quiet_lightning():
         trainer = make_trainer(device, settings.steps, settings.optimizer.clip, [average, folder], settings.bf16)
         trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
-    return SeriesGenerator(codec, average.average.transformer.cpu(), facts).save_pretrained(run / "model")
+    return save(average.average.transformer.cpu())

@@ -67,7 +67,7 @@ def test_an_absent_modality_is_no_tokens() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("feed_forward", ["per_group", "shared"])
+@pytest.mark.parametrize("feed_forward", ["per_group", "shared", "per_modality", "experts"])
 def test_isolation(feed_forward: str) -> None:
     latents, sigma, text, mask = inputs()
     other = {**latents, "audio": inputs(2)[0]["audio"]}
@@ -126,7 +126,7 @@ def test_bad_input_is_named() -> None:
     latents, sigma, text, mask = inputs()
     with pytest.raises(ValueError, match="accelerometer: 16 channels a token do not fit a width of 12"):
         build(width=12)
-    with pytest.raises(ValueError, match="feed_forward: 'mine'"):
+    with pytest.raises(ValueError, match="feed_forward: 'mine' is none of shared, per_group"):
         build(feed_forward="mine")
     with pytest.raises(ValueError, match=r"\['smell'\]; this model knows video, audio"):
         build()({**latents, "smell": latents["audio"]}, sigma, text, mask)

@@ -19,7 +19,7 @@ FLAGS = {
     "": {"--version"},
     "generate": GENERATE,
     "text-to-video": GENERATE,
-    "text-to-music": GENERATE - {"--tracks", "--given"} | {"--stream"},
+    "text-to-music": GENERATE - {"--tracks", "--given"} | {"--stream", "--obey"},
     "models": set(),
     "train": {"recipe", "settings", "--dry-run"},
     "evaluate": {
@@ -31,6 +31,7 @@ FLAGS = {
         "--steps",
         "--guidance",
         "--guide",
+        "--obey",
         "--overwrite",
         "--force",
         "--set",

@@ -54,6 +54,8 @@ def music(run, tiny, tiny_model, tmp_path):
 class Endless:
     """A pipeline whose stream has no end: pieces of 0.1 s, each louder than the one before."""
 
+    defaults = {"obey": 0.0}  # noqa: RUF012 (as a pipeline has them)
+
     def __init__(self):
         self.asked = []
 

@@ -13,12 +13,13 @@ from counterpoint.data.scores import Music, find_soundfonts, generate, make_clip
 from counterpoint.data.scores_captions import structured, tempo_words, write_captions
 from counterpoint.data.scores_draw import DYNAMICS, Layer, Performance, draw_performance
 from counterpoint.data.scores_instruments import FAMILIES, INSTRUMENTS, QUARTETS, octave_shift
-from counterpoint.data.scores_key import MODES, key_of_notes
+from counterpoint.data.scores_key import key_of_notes
 from counterpoint.data.scores_notes import beats, drum_notes, play
 from counterpoint.data.scores_piece import Piece
 from counterpoint.data.scores_render import limit
 from counterpoint.data.scores_split import BANDS, held_out, is_held_out, pieces_of, tempo_band
 from counterpoint.modalities.clip import ClipError
+from counterpoint.modalities.music_terms import MODES
 
 
 def scale_piece(name: str, mode: str = "major", bars: int = 40, voices: int = 1, kind: str = "reel") -> Piece:

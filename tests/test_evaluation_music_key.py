@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from counterpoint.evaluation.music_key import MODES, key_scores, krumhansl, mean_chroma, pitch_class
+from counterpoint.evaluation.music_key import key_scores, krumhansl, mean_chroma, pitch_class
+from counterpoint.modalities.music_terms import MODES
 
 RATE = 16000
 CHORDS = {  # I IV V I, i iv V i: semitones above the tonic

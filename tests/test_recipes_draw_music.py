@@ -1,4 +1,4 @@
-"""Pictures of music: the tempo is read from the prompt, and the grid of beats lies on the onsets."""
+"""Pictures of music: the grid of beats lies on the onsets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from counterpoint.modalities.clip import Clip, ClipError, Track
-from counterpoint.recipes.draw_music import beat_grid, draw, main, tempo_of
+from counterpoint.recipes.draw_music import beat_grid, draw, main
 
 
 def clicks(tempo: float, first: float, seconds: float = 5.12, rate: int = 16000) -> np.ndarray:
@@ -18,14 +18,6 @@ def clicks(tempo: float, first: float, seconds: float = 5.12, rate: int = 16000)
         at = int(start * rate)
         sound[at : at + 1600] += (0.5 * np.exp(-time / 0.02) * np.sin(2 * np.pi * 880 * time)).astype(np.float32)
     return sound
-
-
-@pytest.mark.parametrize(
-    ("prompt", "tempo"),
-    [("solo cello, 66 bpm", 66), ("tempo=104 key=A", 104), ("at 90 beats per minute in 3/4", 90), ("a slow air", None)],
-)
-def test_the_tempo_is_read_from_the_prompt(prompt: str, tempo: float | None):
-    assert tempo_of(prompt) == tempo
 
 
 def test_the_grid_has_the_tempo_asked_and_lies_on_the_onsets():
