@@ -57,7 +57,7 @@ def draw(clips: Sequence[Clip], path: Path) -> None:
         axes.set_yticks([])
         axes.set_ylabel("mel bands")
     figure.axes[-1].set_xlabel("seconds; dashed: the beats of the tempo in the prompt")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=64)
 
 
 def main(arguments: Sequence[str]) -> list[Path]:
