@@ -121,8 +121,8 @@ def settings_of(
     guidances_of(guidance, modalities, defaults["guidance"])
     share = isolation_of(guidance, isolation, defaults["isolation"], modalities)
     pipeline.codecs.names(tracks)
-    if obey is None:
-        obey = defaults["obey"] if isinstance(guidance, (Mapping, int, float)) else 0.0
+    scaled = isinstance(guidance, (Mapping, int, float))
+    obey = float(obey if obey is not None else defaults["obey"] if scaled else 0.0)
     if not (math.isfinite(obey) and obey >= 0):
         raise ClipError(f"obey: {obey} is no scale from 0 on")
     return {

@@ -156,6 +156,10 @@ class LinearPatches(nn.Module):
     It stands beside the learned codec, which adds what a linear map can't do. Both maps are zero until `fit`.
     """
 
+    mean: Tensor
+    into: Tensor
+    back: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(MELS))

@@ -10,7 +10,7 @@ from counterpoint.guidance.classifier_free import ClassifierFree
 from counterpoint.guidance.isolation import Isolation
 from counterpoint.recipes.evaluate_joint import samples, settings_of
 
-DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "seconds": 2.56}
+DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "seconds": 2.56, "obey": 0.0}
 
 
 def fake() -> Any:
@@ -99,4 +99,4 @@ def test_samples_are_made_in_batches_with_what_is_asked():
     made = list(samples(pipeline, [str(i) for i in range(20)], list(range(20)), 3.0, 4))  # pyright: ignore[reportArgumentType]
     assert made == [str(i) for i in range(20)]
     assert [count for count, _ in calls] == [16, 4]
-    assert calls[1][1] == {"seed": [16, 17, 18, 19], "guidance": 3.0, "steps": 4}
+    assert calls[1][1] == {"seed": [16, 17, 18, 19], "guidance": 3.0, "steps": 4, "obey": None}

@@ -114,10 +114,12 @@ def test_evaluate_passes_on_and_prints(run, tmp_path, tiny_model, monkeypatch):
 
     scores = {"sync": {"audio-video": {"generated": {"f1": 0.5, "n": 4}}}, "model": "tiny"}
     seen = []
-    monkeypatch.setattr(evaluate_joint, "evaluate", lambda *given, say: seen.append(given) or scores)
+    monkeypatch.setattr(
+        evaluate_joint, "evaluate", lambda *given, say, **options: seen.append((*given, options)) or scores
+    )
     path = tmp_path / "out.json"
     code, out, _ = run("evaluate", tiny_model, "--json", path, "--prompts", 4, "--seed", 3)
-    assert (code, seen) == (0, [(str(tiny_model), 4, 3, path, None)])
+    assert (code, seen) == (0, [(str(tiny_model), 4, 3, path, None, {"guidance": None, "steps": None, "obey": None})])
     assert out.splitlines() == ["sync.audio-video.generated.f1  0.5", "sync.audio-video.generated.n  4", "model  tiny"]
 
 
