@@ -69,9 +69,15 @@ def _card(folder: Path) -> str:
     return next((line.strip() for line in lines if line.strip() and not line.startswith(("#", "|", "!"))), "")
 
 
+HEARD = ("tempo", "key", "instrument")  # of a model of music: shares of the prompts that it obeys
+
+
 def _scores(folder: Path) -> str:
-    """F1 of synchronization within 40 ms, where the model's folder keeps its scores."""
+    """F1 of synchronization within 40 ms, or adherence of music, where the model's folder keeps its scores."""
     path = folder / "scores.json"
     scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    pairs = scores.get("sync", {})
-    return ", ".join(f"{pair} F1 {by['generated']['f1']:.2f}" for pair, by in pairs.items() if "generated" in by)
+    pairs = [
+        f"{pair} F1 {by['generated']['f1']:.2f}" for pair, by in scores.get("sync", {}).items() if "generated" in by
+    ]
+    obeyed = scores.get("adherence", {}) if not pairs else {}
+    return ", ".join(pairs + [f"{name} {obeyed[name]['generated']:.2f}" for name in HEARD if name in obeyed])
