@@ -121,16 +121,13 @@ def settings_of(
     guidances_of(guidance, modalities, defaults["guidance"])
     share = isolation_of(guidance, isolation, defaults["isolation"], modalities)
     pipeline.codecs.names(tracks)
-    scaled = isinstance(guidance, (Mapping, int, float))
-    obey = float(obey if obey is not None else defaults["obey"] if scaled else 0.0)
-    if not (math.isfinite(obey) and obey >= 0):
-        raise ClipError(f"obey: {obey} is no scale from 0 on")
+    obey = obey_of(guidance, obey, defaults["obey"])
     return {
         "negative_prompt": negative_prompt,
         "steps": count,
         "guidance": guidance_spec(guidance),
         **({} if share == Isolation.neutral else {"isolation": share}),
-        **({"obey": float(obey)} if obey else {}),
+        **({"obey": obey} if obey else {}),
         "seconds": check_seconds(defaults["seconds"]) if seconds is None else seconds,
         "tracks": list(tracks),
         "model": pipeline.model_name,
@@ -238,6 +235,19 @@ def obedience(
         return []
     asked = Asked(pipeline.codecs, tuple(prompts))
     return [CleanScore(scale=scale, rescale=1.0, score=asked)] if asked.any else []
+
+
+def obey_of(guidance: Any, obey: float | None, default: float) -> float:
+    """The scale of the guidance by what prompts name that goes with `guidance`: with objects 0, unless it is given.
+
+    Raises:
+        ClipError: a scale that is no number from 0 on.
+    """
+    scaled = isinstance(guidance, (Mapping, int, float, type(None)))
+    scale = float(obey if obey is not None else default if scaled else 0.0)
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ClipError(f"obey: {scale} is no scale from 0 on")
+    return scale
 
 
 def isolation_of(guidance: Any, isolation: float | None, default: float, modalities: Mapping[str, Modality]) -> float:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..modalities.music_terms import KEYS, PROFILES
+from ..modalities.music_terms import FIFTH, KEYS, PROFILES
 
 NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-FIFTH = 0.3  # of a pitch class, what its third partial adds to its fifth: exact key of 80 renderings .71 → .80
 QUIET = 0.05  # of the loudest frame's largest pitch class: frames below it count less
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..modalities.audio import AudioCodec, SoundGrid, filterbank
 from ..modalities.clip import ClipError
 from ..modalities.codecs import Codecs
-from ..modalities.music_terms import KEYS, PROFILES, asked_key, asked_tempo
+from ..modalities.music_terms import FIFTH, KEYS, PROFILES, asked_key, asked_tempo
 from .measurements import decode_log_mel
 
 FRAMES = 50  # a second
@@ -28,7 +28,6 @@ STEP, NEAR = 1.02, 0.06  # from one rival to the next, and nepers within which a
 # after whose beats all repeats as well
 QUIET = -6.0  # ln of the mel magnitude below which a rise hardly counts
 LOUDEST = 8.0  # ln of the mel magnitude: no sound in [-1, 1] gets there, but a prediction may
-FIFTH = 0.3  # of a pitch class, what its third partial adds to its fifth (as in `evaluation.music_key`)
 
 
 @dataclass(frozen=True)

@@ -153,8 +153,7 @@ def export(codec: AudioCodec, audio: np.ndarray, count: int, folder: Path) -> No
     Latents have a mean square of 1. Each channel's is 1 as well, unless they began as principal components: then what
     makes more of the mel is larger, by the root of its share, and emerges earlier from the noise.
     """
-    channels = codec.config["channels"]
-    codec.register_to_config(latents_mean=(0.0,) * channels, latents_std=(1.0,) * channels)
+    codec.register_to_config(latents_mean=None, latents_std=None)
     every = max(1, len(audio) // count)
     latents = torch.cat([codec.encode(rows(audio, slice(i, i + 1))) for i in range(0, len(audio), every)])
     flat = latents.flatten(0, 2)  # [clips · slots · 4, C]

@@ -11,7 +11,6 @@ written after every direction, and the same command goes on with what is missing
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from counterpoint.evaluation.judges import TRACKS
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.evaluate_joint import BATCH, commit, write_scores
 from counterpoint.recipes.readings import HeldOut, Reading, as_arrays, as_tensors, encoded, sync_summary, walk
-from counterpoint.recipes.resumable import Arrays, Clock, Say, Store, begin, parser
+from counterpoint.recipes.resumable import Arrays, Clock, Say, Store, begin, parser, run
 
 PAIRS = ("audio-video", "audio-sensor", "video-sensor")
 
@@ -267,10 +266,7 @@ def _share(value: float | None) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """`MODEL OUT.json …`, or `table OUT.json`."""
-    told = vars(parser(__doc__ or "", 256).parse_args(arguments))
-    if told["model"] != "table":
-        evaluate(**told)
-    print(table(json.loads(told["json_path"].read_text(encoding="utf-8"))))
+    run(arguments, parser(__doc__ or "", 256), evaluate, table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ after every setting, and the same command goes on with what is missing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from counterpoint.recipes.evaluate_directions import PAIRS, mean_adherence
 from counterpoint.recipes.evaluate_joint import BATCH, commit, write_scores
 from counterpoint.recipes.guidance_settings import BASE, Measurement, Setting, settings_of
 from counterpoint.recipes.readings import HeldOut, Reading, as_arrays, as_tensors, sync_summary, walk
-from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser
+from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser, run
 
 SAME = 16  # prompts of which further clips are made, for the diversity within a prompt
 FURTHER = 3  # further clips of each
@@ -221,10 +220,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser(__doc__ or "", 256)
     options.add_argument("--weak", metavar="MODEL", help="a worse model with the same codecs: adds auto-guidance")
     options.add_argument("--only", metavar="KIND", nargs="+", default=(), help="kinds to score; default: all")
-    told = vars(options.parse_args(arguments))
-    if told["model"] != "table":
-        evaluate(**told)
-    print(table(json.loads(told["json_path"].read_text(encoding="utf-8"))))
+    run(arguments, options, evaluate, table)
 
 
 if __name__ == "__main__":

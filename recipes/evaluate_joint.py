@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from counterpoint.data.arrays import SENSORS, read_arrays
 from counterpoint.data.physics import generate
 from counterpoint.diffusion.pipeline import CounterpointPipeline, weights_folder
-from counterpoint.diffusion.requests import guidance_spec, isolation_of
+from counterpoint.diffusion.requests import guidance_spec, isolation_of, obey_of
 from counterpoint.evaluation import report
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip
@@ -100,10 +100,9 @@ def settings_of(
 ) -> dict[str, Any]:
     """What `samples` are made with, as JSON: the model's defaults, and what replaces them."""
     defaults = pipeline.defaults
-    scaled = guidance is None or isinstance(guidance, (Mapping, int, float))
     return {
         **defaults,
-        "obey": obey if obey is not None else defaults["obey"] if scaled else 0.0,
+        "obey": obey_of(guidance, obey, defaults["obey"]),
         "steps": defaults["steps"] if steps is None else steps,
         "guidance": guidance_spec(defaults["guidance"] if guidance is None else guidance),
         "isolation": isolation_of(guidance, None, defaults["isolation"], pipeline.transformer.modalities),

@@ -11,7 +11,6 @@ that was cut off goes on with the prompts that are missing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from counterpoint.modalities.codecs import SLOT_SECONDS
 from counterpoint.recipes.evaluate_directions import PAIRS, mean_adherence
 from counterpoint.recipes.evaluate_joint import commit, write_scores
 from counterpoint.recipes.readings import HeldOut, Reading, sync_summary
-from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser
+from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser, run
 
 BATCH = 4  # clips of 30 s made at once
 DRIFTS = ("colour", "level_db", "level_change_db", "motion_change")
@@ -235,10 +234,7 @@ def main(arguments: Sequence[str]) -> None:
     """`MODEL OUT.json …`, or `table OUT.json`."""
     options = parser(__doc__ or "", 32)
     options.add_argument("--seconds", type=float, default=30.0, help="of a clip (default: %(default)s)")
-    told = vars(options.parse_args(arguments))
-    if told["model"] != "table":
-        evaluate(**told)
-    print(table(json.loads(told["json_path"].read_text(encoding="utf-8"))))
+    run(arguments, options, evaluate, table)
 
 
 if __name__ == "__main__":

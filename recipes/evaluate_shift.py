@@ -15,7 +15,6 @@ judged.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import SLOT_SECONDS
 from counterpoint.recipes.evaluate_joint import commit, write_scores
 from counterpoint.recipes.readings import HeldOut
-from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser
+from counterpoint.recipes.resumable import Arrays, Clock, Say, begin, parser, run
 
 REACH = 10  # shifts on both sides, each by a latent of the sound
 SIDES = (("video", "sensor"), ("video",), ("sensor",))
@@ -214,10 +213,7 @@ def main(arguments: Sequence[str]) -> None:
     options.add_argument("--draws", type=int, default=1, help="of the noise (default: %(default)s)")
     options.add_argument("--dtype", default="auto", help="of the network: auto, float32, bfloat16")
     options.add_argument("--captions", action="store_true", help="tell the network the clips' captions")
-    told = vars(options.parse_args(arguments))
-    if told["model"] != "table":
-        evaluate(**told)
-    print(table(json.loads(told["json_path"].read_text(encoding="utf-8"))))
+    run(arguments, options, evaluate, table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,19 @@ def parser(document: str, prompts: int) -> argparse.ArgumentParser:
     made.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="intermediate results")
     made.add_argument("--workers", type=int, default=2, help="processes that make held-out clips")
     return made
+
+
+def run(
+    arguments: Sequence[str],
+    options: argparse.ArgumentParser,
+    evaluate: Callable[..., Any],
+    table: Callable[[Mapping[str, Any]], str],
+) -> None:
+    """What `options` of `parser` ask for: the evaluation unless only its table is wanted, then the table."""
+    told = vars(options.parse_args(arguments))
+    if told["model"] != "table":
+        evaluate(**told)
+    print(table(json.loads(told["json_path"].read_text(encoding="utf-8"))))
 
 
 class Clock:
