@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .attention import Attention, Rotary, timestep_features, zero_
 from .experts import Experts, FeedForward
 from .positions import rotary_table
+from .text_pooling import TextPooling
 
 FEED_FORWARDS = ("shared", "per_group", "per_modality", "experts")
 
@@ -166,6 +167,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         slot_seconds: duration of a slot.
         process: what is noise and what is predicted, as `diffusion.process` describes it; None is flow and velocity.
         experts, active: with `feed_forward="experts"`, how many there are and how many a token passes.
+        text_modulation: the prompt as a whole also modulates every block, beside the noise level.
     """
 
     _supports_gradient_checkpointing = True
@@ -187,6 +189,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         process: dict[str, Any] | None = None,
         experts: int = 8,
         active: int = 2,
+        text_modulation: bool = False,
     ) -> None:
         super().__init__()
         self.modalities = {m.name: m for m in (Modality(**m) for m in modalities)}
@@ -203,6 +206,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         self.modulation = zero_(nn.Linear(width, CounterpointBlock.MODULATIONS * width))
         self.text_proj = nn.Sequential(nn.Linear(text_dim, width), nn.LayerNorm(width))
         self.text_pad = nn.Parameter(torch.randn(width))
+        self.text_pool = TextPooling(text_dim, width) if text_modulation else None
         hidden = multiple * width
 
         def make_feed_forwards() -> nn.ModuleDict:
@@ -284,7 +288,7 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
         x = torch.cat([self.proj_in[n](latents[n].to(dtype)) + self.token_embedding[n] for n in layout.names], dim=2)
         slots, tokens = x.shape[1], x.shape[2]
         levels = torch.stack([sigma[n] for n in layout.names], dim=-1)  # [B, T, M]
-        embedded = self.time_embedder(timestep_features(levels, 256).to(dtype))  # [B, T, M, D]
+        embedded = self._embed(levels, text.to(dtype), text_mask)  # [B, T, M, D]
         modulation = self.modulation(embedded).unflatten(-1, (CounterpointBlock.MODULATIONS, -1))  # [B, T, M, 9, D]
         modulation = modulation.movedim(-2, 0).contiguous()  # [9, B, T, M, D]
         context = self.encode_text(text.to(dtype), text_mask)  # [B, L, D]
@@ -303,6 +307,14 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
             if balance is not None:
                 balance.extend(routed)
         return x.unflatten(1, (slots, tokens)), embedded, layout
+
+    def _embed(self, levels: Tensor, text: Tensor, mask: Tensor | None) -> Tensor:
+        """What modulates: noise levels `[B, T, M]`, and with `text_modulation` the prompt, → `[B, T, M, D]`."""
+        features = timestep_features(levels, 256).to(self.dtype)
+        if self.text_pool is None:
+            return self.time_embedder(features)
+        noise = self.time_embedder[:-1](features)
+        return self.time_embedder[-1](noise + self.text_pool(text, mask)[:, None, None])
 
     def _project_out(self, x: Tensor, embedded: Tensor, layout: Layout) -> dict[str, Tensor]:
         out = {}

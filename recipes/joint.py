@@ -47,6 +47,7 @@ class ModelSettings:
     multiple: int = 4
     experts: int = 8  # with feed_forward=experts: how many there are,
     active: int = 2  # and how many a token passes
+    text_modulation: bool = False  # the prompt as a whole beside the noise level; `start_from`'s network gets it too
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
     """The network for the codecs' latents, seeded, or a copy of `start_from`'s."""
     if settings.start_from:
         folder = model_folder(settings.start_from) / "transformer"
-        return CounterpointTransformer.from_pretrained(str(folder), torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        network = CounterpointTransformer.from_pretrained(
+            str(folder), torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+        return with_text_modulation(network, settings.seed) if settings.model.text_modulation else network
     torch.manual_seed(settings.seed)
     modalities = [Modality(name, *shape) for name, shape in codecs.shapes().items()]
     model = settings.model
@@ -122,7 +126,19 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
         multiple=model.multiple,
         experts=model.experts,
         active=model.active,
+        text_modulation=model.text_modulation,
     )
+
+
+def with_text_modulation(network: CounterpointTransformer, seed: int) -> CounterpointTransformer:
+    """The same function of the same weights, with the pooled prompt as one more, still silent, modulation."""
+    if network.text_pool is not None:
+        return network
+    torch.manual_seed(seed)
+    known = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    grown = CounterpointTransformer(**{**known, "text_modulation": True})
+    grown.load_state_dict(network.state_dict(), strict=False)
+    return grown
 
 
 def text_encoder(settings: Settings) -> TextEncoder:

@@ -64,7 +64,8 @@ def tiny() -> Settings:
 def small() -> Settings:
     """What ships: 256 wide, 6 deep."""
     optimizer = OptimizerSettings(lr=2e-2, adamw_lr=2e-3, warmup=100, cooldown=0.5)
-    return _music(joint.small(), model=ModelSettings(width=256, depth=6, heads=4), optimizer=optimizer)
+    model = ModelSettings(width=256, depth=6, heads=4, text_modulation=True)
+    return _music(joint.small(), model=model, optimizer=optimizer)
 
 
 def base() -> Settings:
