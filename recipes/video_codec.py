@@ -37,7 +37,10 @@ class Settings(FitSettings):
     widths: tuple[int, int, int] = (32, 64, 128)
     layers: tuple[int, int, int] = (0, 1, 1)
     decoder_layers: tuple[int, int, int] = (0, 1, 1)
-    channels: int = 64
+    channels: int = 64  # of a token
+    start_from: str = (
+        ""  # folder of a VideoCodec of the same size, which gets the channels it lacks; empty: from scratch
+    )
     frames: int = 8  # of a window, drawn where something moves
     crop: int = 32  # pixels a window is wide, also drawn where something moves; a step has as many pixels as without
     whole_every: int = 4  # every how many steps the windows are whole frames, which have borders
@@ -163,15 +166,47 @@ def evaluate(codec: VideoCodec, videos: np.ndarray, picture: Path | None = None)
     return {"psnr": round(float(whole), 3), "moving_psnr": round(float(moving), 3)}
 
 
+def create(settings: Settings) -> VideoCodec:
+    """The codec as training begins: new, or `start_from`'s.
+
+    Raises:
+        ClipError: `start_from` holds no codec, or one of another size or with more channels.
+    """
+    torch.manual_seed(settings.seed)
+    codec = VideoCodec.create(settings.widths, settings.layers, settings.decoder_layers, settings.channels)
+    if settings.start_from:
+        copy_codec(VideoCodec.from_pretrained(settings.start_from), codec, settings.start_from)
+    return codec
+
+
+@torch.no_grad()
+def copy_codec(old: VideoCodec, new: VideoCodec, name: str) -> None:
+    """Copies the weights of a codec into one that may have more channels, which the decoder does not listen to yet.
+
+    So the new codec rebuilds what the old one does, and learns from there.
+    """
+    few, many = old.vae.config["latent_channels"], new.vae.config["latent_channels"]
+    weights, target = old.vae.state_dict(), new.vae.state_dict()
+    kept = {n: w for n, w in weights.items() if not n.startswith(("latents_", "encoder.conv_out.", "decoder.conv_in."))}
+    same = {n: w.shape for n, w in target.items() if n in kept} == {n: w.shape for n, w in kept.items()}
+    if few > many or not same:
+        raise ClipError(f"{name}: a video codec of another size, or with more than {new.channels} channels a token")
+    for part in ("weight", "bias"):  # means of each channel, and a log-variance of all
+        learned, out = weights[f"encoder.conv_out.conv.{part}"], target[f"encoder.conv_out.conv.{part}"]
+        out[:few], out[-1] = learned[:few], learned[-1]
+    kernel = target["decoder.conv_in.conv.weight"]
+    kernel[:, :few], kernel[:, few:] = weights["decoder.conv_in.conv.weight"], 0.0
+    target["decoder.conv_in.conv.bias"].copy_(weights["decoder.conv_in.conv.bias"])
+    new.vae.load_state_dict({**target, **kept})
+
+
 def train(settings: Settings, data: Path, run: Path) -> Path:
     """Train on `data/video.npy`, or go on with `run`; the folder of the saved codec (EMA weights, float16)."""
     videos = load_videos(data, settings)
     held_out = videos[len(videos) - settings.held_out :]
     motion = Motion(videos, settings.frames)
-    torch.manual_seed(settings.seed)
-    codec = VideoCodec.create(settings.widths, settings.layers, settings.decoder_layers, settings.channels)
     fitted = fit(
-        codec,
+        create(settings),
         lambda model, batch, draws: codec_loss(cast(VideoCodec, model), batch, draws, settings),
         lambda step, draws: window_batch(motion, settings, step, draws),
         settings,

@@ -120,3 +120,21 @@ def test_bad_data_is_refused_by_name(data, tmp_path):
     np.save(tmp_path / "video.npy", np.zeros((4, 8, 64, 64, 3), np.float32))
     with pytest.raises(ClipError, match="expected uint8"):
         video_codec.load_videos(tmp_path, settings())
+
+
+@torch.no_grad()
+def test_a_codec_grows_channels_and_stays_the_same_at_first(data, tmp_path):
+    old = VideoCodec.create((8, 16, 32), channels=16).eval()
+    old.fit_statistics([torch.randn(1, 3, 8, 32, 32)])
+    old.save_pretrained(tmp_path / "old")
+    new = video_codec.create(settings(channels=32, start_from=str(tmp_path / "old"))).eval()
+    video = torch.rand(1, 3, 8, 32, 32) * 2 - 1
+    (mean, logvar), (more, also) = old.posterior(video), new.posterior(video)
+    torch.testing.assert_close(more[:, :4], mean)
+    torch.testing.assert_close(also[:, :4], logvar)
+    assert more[:, 4:].std() > 0
+    torch.testing.assert_close(new.reconstruct(more), old.reconstruct(mean))
+    with pytest.raises(ClipError, match="old: a video codec of another size, or with more than 8 channels a token"):
+        video_codec.create(settings(channels=8, start_from=str(tmp_path / "old")))
+    with pytest.raises(ClipError, match="of another size"):
+        video_codec.create(settings(widths=(16, 32, 64), start_from=str(tmp_path / "old")))
