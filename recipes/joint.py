@@ -23,6 +23,7 @@ from counterpoint.diffusion.training import JointTraining, LatentClips, LossSett
 from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import Codecs
 from counterpoint.modalities.text import DEFAULT_ENCODER, TextEncoder
+from counterpoint.recipes.grow import grow
 from counterpoint.recipes.latents import cache_latents
 from counterpoint.recipes.preview import Preview
 from counterpoint.recipes.settings import from_json, to_json
@@ -106,15 +107,15 @@ def codecs_folder(codecs: str) -> Path:
 
 
 def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> CounterpointTransformer:
-    """The network for the codecs' latents, seeded, or a copy of `start_from`'s."""
+    """The network for the codecs' latents, seeded, or a copy of `start_from`'s, grown where the settings have more."""
+    modalities = [Modality(name, *shape) for name, shape in codecs.shapes().items()]
     if settings.start_from:
         folder = model_folder(settings.start_from) / "transformer"
         network = CounterpointTransformer.from_pretrained(
             str(folder), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-        return with_text_modulation(network, settings.seed) if settings.model.text_modulation else network
+        return grow(network, modalities, settings.model.text_modulation, settings.seed, settings.start_from)
     torch.manual_seed(settings.seed)
-    modalities = [Modality(name, *shape) for name, shape in codecs.shapes().items()]
     model = settings.model
     return CounterpointTransformer(
         modalities=CounterpointTransformer.describe(modalities),  # by name: diffusers takes unnamed ones for defaults
@@ -128,17 +129,6 @@ def build_transformer(settings: Settings, codecs: Codecs, text_dim: int) -> Coun
         active=model.active,
         text_modulation=model.text_modulation,
     )
-
-
-def with_text_modulation(network: CounterpointTransformer, seed: int) -> CounterpointTransformer:
-    """The same function of the same weights, with the pooled prompt as one more, still silent, modulation."""
-    if network.text_pool is not None:
-        return network
-    torch.manual_seed(seed)
-    known = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    grown = CounterpointTransformer(**{**known, "text_modulation": True})
-    grown.load_state_dict(network.state_dict(), strict=False)
-    return grown
 
 
 def text_encoder(settings: Settings) -> TextEncoder:
