@@ -1,4 +1,4 @@
-"""`counterpoint data physics|music|folder OUT`: training clips as arrays, made by rule or cut from your recordings."""
+"""`counterpoint data physics|music|folder OUT`: training clips as arrays; `data har`: a public data set as a table."""
 
 from __future__ import annotations
 
@@ -99,6 +99,21 @@ def folder(
 
     clips = FolderClips(recordings, Clock())
     _write(out, clips, len(clips))
+
+
+@app.command("har")
+def har(
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The data set's .tar.xz or .zip (DOI 10.5281/zenodo.8398688).")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .csv or .parquet to make.")],
+) -> None:
+    """Phone and watch worn together, five activities, as one table for `train sensors` (docs/sensors.md)."""
+    _check_new(out)
+    from counterpoint.data.har import convert
+
+    rows, executions = convert(archive, out)
+    print(f"{out}: {rows} rows, {executions} executions")
 
 
 def _check_new(out: Path) -> None:

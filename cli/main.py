@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli import data, evaluate, generate, likelihood, models, text_to_music, train
+from counterpoint.cli import data, evaluate, generate, likelihood, models, sensors, text_to_music, train
 
 app = typer.Typer(
     name="counterpoint",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("text-to-video")(generate.text_to_video)
 app.command("text-to-music")(text_to_music.text_to_music)
+app.command("sensors")(sensors.sensors)
 app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

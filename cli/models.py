@@ -9,7 +9,7 @@ from typing import Any
 
 from counterpoint.recipes.settings import SettingsError, nearest
 
-INDEX = "model_index.json"
+INDEX, RECORDINGS = "model_index.json", "recordings.json"  # of models of clips, and of series
 
 
 def models() -> None:
@@ -17,7 +17,7 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    found = shipped()
+    found = sorted(shipped() + shipped(RECORDINGS))
     if not found:
         print("no model ships with this copy; train one with `counterpoint train joint`")
         return
@@ -27,10 +27,10 @@ def models() -> None:
     Console(width=None if Console().is_terminal else 200).print(table)
 
 
-def shipped() -> list[Path]:
-    """The folders of the models in the package, by name."""
+def shipped(index: str = INDEX) -> list[Path]:
+    """The folders of the package's models of one kind, by name."""
     root = Path(str(files("counterpoint.weights")))
-    return sorted(path.parent for path in root.glob(f"*/{INDEX}"))
+    return sorted(path.parent for path in root.glob(f"*/{index}"))
 
 
 def find_model(name: str) -> str:
@@ -43,6 +43,8 @@ def find_model(name: str) -> str:
     if name in names:
         return name
     folder = Path(name)
+    if name in [other.name for other in shipped(RECORDINGS)] or (folder / RECORDINGS).is_file():
+        raise SettingsError(f"--model {name}: is one of series; use `counterpoint sensors {name}`")
     if folder.is_dir():
         if (folder / INDEX).is_file():
             return name
@@ -73,11 +75,13 @@ HEARD = ("tempo", "key", "instrument")  # of a model of music: shares of the pro
 
 
 def _scores(folder: Path) -> str:
-    """F1 of synchronization within 40 ms, or adherence of music, where the model's folder keeps its scores."""
+    """F1 of synchronization within 40 ms, adherence of music or worth of series, where the folder keeps its scores."""
     path = folder / "scores.json"
     scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     pairs = [
         f"{pair} F1 {by['generated']['f1']:.2f}" for pair, by in scores.get("sync", {}).items() if "generated" in by
     ]
+    if "ratio" in scores:
+        pairs = [f"a classifier of generated windows: {scores['ratio']:.2f} of one of real ones"]
     obeyed = scores.get("adherence", {}) if not pairs else {}
     return ", ".join(pairs + [f"{name} {obeyed[name]['generated']:.2f}" for name in HEARD if name in obeyed])

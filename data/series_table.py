@@ -1,4 +1,4 @@
-"""Your own recordings as series on one grid: a table in CSV, Parquet or NPZ, read without editing code.
+"""Your own recordings as series on one grid: a table, a WFDB record or an MCAP log, read without editing code.
 
     table = read_series("walks.csv", time="timestamp", group="subject", label=["activity"], static=["age"])
     table.recordings[0].values    # [L, C], with table.channels[c].name and .unit
@@ -13,19 +13,30 @@ timestamp lies in, cells without a sample are masked, and the true timestamps ar
 step of the rows, or 1 / `rate`; where the rows are irregular because several regular clocks alternate, it is the step
 of the fastest channel. Channels of different rates share the grid, each with a mask of its own.
 
-An NPZ file holds one array `[rows]` per column, named as a header would be. Legend: `L` cells, `C` channels, `R` rows.
+An NPZ file holds one array `[rows]` per column, named as a header would be. WFDB records (`series_wfdb.py`) and MCAP
+logs (`series_mcap.py`) have a clock of their own, `time="auto"`, and a folder of them is one group per record or log.
+Legend: `L` cells, `C` channels, `R` rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..modalities.clip import ClipError
-from .series_columns import Column, column_named, datelike, read_columns, seconds_of, texts_of
+from .series_columns import (
+    Column,
+    clock_of,
+    column_named,
+    columns_under,
+    datelike,
+    read_columns,
+    seconds_of,
+    texts_of,
+)
 
 REGULAR = 0.8  # share of steps within 10 % of their median that makes a clock regular
 PAUSE = 1024  # a recording is parted where no channel has a sample for more cells than this
@@ -106,16 +117,17 @@ class SeriesTable:
 
 
 def read_series(
-    path: str | Path, time: str, group: str = "", label: Sequence[str] = (), static: Sequence[str] = (),
+    path: str | Path, time: str = "auto", group: str = "", label: Sequence[str] = (), static: Sequence[str] = (),
     drop: Sequence[str] = (), rate: float | None = None, repeats: str = "error",
 ) -> SeriesTable:  # fmt: skip
     """Reads a table of recordings.
 
     Args:
-        path: `.csv`, `.parquet` or `.npz`.
+        path: `.csv`, `.parquet`, `.npz`, `.hea`, `.mcap`, or a folder of the last two.
         time, group, label, static: columns, by the header or by its name without the unit. Rows of a group are in
             the order of time; groups may alternate. A label is a class per row; a static covariate a number per group.
-        drop: columns to leave out.
+            `time="auto"` is the clock of a WFDB record or MCAP log; without `group`, each of these is one.
+        drop: columns to leave out; where no column has that name, all below it: `/imu` means `/imu.x` and `/imu/raw.x`.
         rate: cells of the grid a second (or per unit of a time column without one); None: from the timestamps.
         repeats: what a timestamp is that a group has twice: `"error"`, or `"merge"`: one sample, each channel's value
             that of the last row that has one.
@@ -130,30 +142,32 @@ def read_series(
         raise ClipError(f"repeats={repeats}: expected error or merge")
     if rate is not None and not rate > 0:
         raise ClipError(f"rate={rate:g}: expected more than 0, or none")
-    columns = read_columns(path)
-    clock = column_named(path, columns, time, "time")
-    by_group = column_named(path, columns, group, "group") if group else None
+    columns = read_columns(path, time, [*([group] if group else []), *label, *static], drop)
+    clock = clock_of(path, columns, time)
+    by_group = next((c for c in columns if c.role == "group"), None)
+    by_group = column_named(path, columns, group, "group") if group else by_group
     classes = [column_named(path, columns, name, "label") for name in label]
     traits = [column_named(path, columns, name, "static") for name in static]
-    left = [column_named(path, columns, name, "drop") for name in drop]
+    left = [column for name in drop for column in columns_under(path, columns, name, "drop")]
     named = [c.header for c in (clock, *([by_group] if by_group else []), *classes, *traits, *left)]
     twice = next((n for n in named if named.count(n) > 1), None)
     if twice is not None:
         raise ClipError(f"{path}: column '{twice}' is asked for twice, expected one part for each")
-    signals = [c for c in columns if c.header not in named]
+    signals = [c for c in columns if c.header not in named and c.role == "channel"]
     if not signals:
         raise ClipError(f"{path}: no channel, expected a column of numbers beside {', '.join(named)}")
     values = np.stack([_numbers(path, c, group="") for c in signals], axis=1)  # [R, C] float64
     for column, own in zip(signals, values.T, strict=True):
         _check_channel(path, column, own)
-    times = seconds_of(path, clock)
+    times = seconds_of(path, replace(clock, origin=0.0))  # the origin is added at the end: small numbers are exact
     names = np.array([""] * len(times)) if by_group is None else texts_of(by_group)
     if by_group is not None and (names == "").any():
         raise ClipError(f"{path}: column '{by_group.name}', row {int((names == '').argmax()) + 1} names no group")
-    rows = {str(n): np.flatnonzero(names == n) for n in dict.fromkeys(names.tolist())}
+    turns = np.concatenate([[True], names[1:] != names[:-1]])  # rows where another group begins
+    rows = {str(n): np.flatnonzero(names == n) for n in dict.fromkeys(names[turns].tolist())}
     for name, own in rows.items():
         _check_group(path, clock, name, times, values, own, repeats == "merge")
-    step = 1 / rate if rate else _step(path, times, values, rows)
+    step = 1 / rate if rate else clock.step or _step(path, times, values, rows)
     every = [_every(times, values[:, c], rows, step) for c in range(len(signals))]
     told = {c.name: _classes(c) for c in classes}
     codes = np.stack([_codes(c, told[c.name]) for c in classes], axis=1) if classes else np.zeros((len(times), 0), int)
@@ -163,11 +177,12 @@ def read_series(
         traits_of = np.array([_constant(path, c, name, v[own]) for c, v in zip(traits, known, strict=True)], np.float32)
         for part in _parted(times, values, own, step):
             recording, lost = _on_grid(name, times[part], values[part], codes[part], traits_of, step)
-            found.append(recording)
+            found.append(replace(recording, times=recording.times + clock.origin, start=recording.start + clock.origin))
             dropped += lost
     channels = tuple(Channel(c.name, c.unit, e) for c, e in zip(signals, every, strict=True))
     statics = tuple(c.name for c in traits)
-    return SeriesTable(path, channels, step, clock.header, datelike(clock), tuple(found), told, statics, dropped)
+    dates = clock.dates or datelike(clock)
+    return SeriesTable(path, channels, step, clock.header, dates, tuple(found), told, statics, dropped)
 
 
 def _numbers(path: Path, column: Column, group: str) -> np.ndarray:

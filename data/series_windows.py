@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -124,6 +125,11 @@ class Windows:
         """The group of every window."""
         return [self.recordings[number].group for number, _ in self.index]
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of every window, int64 `[N, labels]`; −1 where it has none, or several."""
+        return np.stack([_label(self.recordings[n].labels[at : at + self.length]) for n, at in self.index])
+
     def batch(self, rows: Sequence[int], scale: Scale | None = None) -> WindowBatch:
         """Some windows, in the order asked for."""
         parts = [self._window(*self.index[row], scale) for row in rows]
@@ -152,18 +158,19 @@ def split_groups(
 
     Args:
         share: of the groups to hold out, rounded, at least one; where `hold` names none.
-        hold: the groups to hold out.
+        hold: the groups to hold out, by name or by pattern (`s17_*`).
 
     Raises:
         ClipError: an unknown group in `hold`, or nothing left on one of the sides.
     """
     groups = list(dict.fromkeys(own.group for own in recordings))
-    unknown = [name for name in hold if name not in groups]
-    if unknown:
-        raise ClipError(f"hold={unknown[0]}: no such group; there are {', '.join(groups)}")
-    if hold:
-        held = set(hold)
-    else:
+    held: set[str] = set()
+    for name in hold:
+        found = [name] if name in groups else [group for group in groups if fnmatchcase(group, name)]
+        if not found:
+            raise ClipError(f"hold={name}: no such group; there are {', '.join(groups)}")
+        held.update(found)
+    if not hold:
         order = np.random.default_rng((seed, 5)).permutation(len(groups))
         held = {groups[i] for i in order[: max(1, round(share * len(groups)))]}
     if len(held) >= len(groups):

@@ -52,12 +52,13 @@ class Settings:
     time: str = ""  # your own recordings: the column of timestamps; `set` then says nothing
     group: str = ""  # of your own: the column that says whose a row is; no window lies in two groups
     label: tuple[str, ...] = ()  # of your own: columns of classes, which become conditions
+    text: str = ""  # of your own: a column of sentences, which become a condition
     static: tuple[str, ...] = ()  # of your own: columns of numbers that a group has one of, which become conditions
     drop: tuple[str, ...] = ()  # of your own: columns left out
     rate: float | None = None  # of your own: cells of the grid a second; none: from the timestamps
     repeats: Literal["error", "merge"] = "error"  # of your own: a timestamp that a group has twice
     stride: int = 1  # of your own: steps from one window to the next
-    hold: tuple[str, ...] = ()  # of your own: groups that are not trained on
+    hold: tuple[str, ...] = ()  # of your own: groups that are not trained on, or patterns: s17_*
     drop_text: float = 0.15  # share of windows, and of their conditions, trained without: for guidance
     series_seed: int = SINES_SEED  # of Sines
     patch: int = 8  # most steps of a slot; a longer window has several

@@ -2,9 +2,9 @@
 
     counterpoint train sensors data=my.csv time=timestamp group=subject label=activity length=64 run=runs/walks
 
-Cells without a sample are not learned and reach the network as zeros, marked as such. In part of the windows a
-beginning, all but a gap, scattered samples or whole channels are given, so that the same network forecasts and fills
-gaps.
+With `text=caption` a column of sentences is a condition too. Cells without a sample are not learned and reach the
+network as zeros, marked as such. In part of the windows a beginning, all but a gap, scattered samples or whole channels
+are given, so that the same network forecasts and fills gaps.
 
 Legend: `B` batch, `L` steps of a window, `T` slots, `C` channels, `P` steps of a patch.
 """
@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from counterpoint.backbones.transformer import CounterpointTransformer
-from counterpoint.data.series_table import Recording, read_series
+from counterpoint.data.series_captions import CHANNELS, SentenceStates, room
+from counterpoint.data.series_table import Recording, SeriesTable, read_series
 from counterpoint.data.series_windows import Scale, Windows, split_groups
 from counterpoint.diffusion.noise_levels import draw_grid
 from counterpoint.diffusion.training import JointTraining
@@ -38,16 +39,22 @@ GIVEN = (0.4, 0.2, 0.15, 0.15, 0.1)  # shares of windows where: nothing, a begin
 
 
 class RecordingBatches(Dataset[dict[str, Any]]):
-    """Whole batches of windows by their keys `[(row, draw), …]`: `values`, `mask` `[B, L, C]`, `text`, `text_mask`."""
+    """Whole batches of windows by their keys `[(row, draw), …]`: `values`, `mask` `[B, L, C]`, `text`, `text_mask`.
 
-    def __init__(self, windows: Windows, scale: Scale, conditions: Conditions) -> None:
+    Args:
+        captions: the sentences, where the model reads some; the windows' last label is then the place of theirs.
+    """
+
+    def __init__(self, windows: Windows, scale: Scale, conditions: Conditions, captions: Sequence[str] = ()) -> None:
         self.windows, self.scale, self.conditions = windows, scale, conditions
+        self.said = SentenceStates()([*captions, ""])  # code −1 is the empty one
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         batch = self.windows.batch([row for row, _ in keys], self.scale)
-        text, text_mask = self.conditions.states(batch.labels, batch.static)
+        said = [self.said[code] for code in batch.labels[:, -1]] if self.conditions.text else None
+        text, text_mask = self.conditions.states(batch.labels, batch.static, said)
         values, mask = torch.from_numpy(batch.values), torch.from_numpy(batch.mask)
-        return {"values": values, "mask": mask, "text": text, "text_mask": text_mask}
+        return {"values": values, "mask": mask, "text": text, "text_mask": text_mask, "parts": self.conditions.parts}
 
 
 class RecordingTraining(JointTraining):
@@ -64,15 +71,16 @@ class RecordingTraining(JointTraining):
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         process = self.loss.process
         noised = process.scale_input(process.add_noise(clean, noise, sigma), sigma)
-        told = batch["text_mask"] & self._kept(batch["text_mask"].shape, generator).to(clean.device)
+        told = batch["text_mask"] & self._kept(len(clean), batch["parts"].cpu(), generator).to(clean.device)
         said = predict(self.transformer, noised, wanted, clean, has, sigma, batch["text"], told)
         error = torch.where(wanted, said - process.target(clean, noise, sigma), torch.zeros_like(said)).square()
         return {"sensor": error.sum() / wanted.sum().clamp_min(1)}
 
-    def _kept(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """The conditions `[B, K]` that are told: a share of the windows has none, others lose single ones."""
-        whole = torch.rand(shape[0], 1, generator=generator) >= self.loss.drop_text
-        return whole & (torch.rand(*shape, generator=generator) >= self.loss.drop_text)
+    def _kept(self, count: int, parts: Tensor, generator: torch.Generator) -> Tensor:
+        """The tokens `[B, K]` that are told: a share of the windows has none, others lose single conditions."""
+        whole = torch.rand(count, 1, generator=generator) >= self.loss.drop_text
+        each = torch.rand(count, int(parts.max()) + 1, generator=generator) >= self.loss.drop_text
+        return (whole & each)[:, parts]
 
 
 def draw_given(mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,7 +106,8 @@ def train_own(settings: Settings, data: Path | None, run: Path) -> Path:
     """Trains on a table, or goes on; the folder of the `RecordingGenerator`.
 
     Args:
-        settings: with `time`, and what else of `group`, `label`, `static`, `drop`, `rate`, `stride`, `hold` is wanted.
+        settings: with `time`, and what else of `group`, `label`, `text`, `static`, `drop`, `rate`, `stride`, `hold` is
+            wanted.
         data: `.csv`, `.parquet` or `.npz`.
         run: the run folder.
 
@@ -111,7 +120,7 @@ def train_own(settings: Settings, data: Path | None, run: Path) -> Path:
         data,
         settings.time,
         settings.group,
-        settings.label,
+        (*settings.label, *([settings.text] if settings.text else [])),
         settings.static,
         settings.drop,
         settings.rate,
@@ -120,11 +129,13 @@ def train_own(settings: Settings, data: Path | None, run: Path) -> Path:
     kept = split_groups(table.recordings, hold=settings.hold)[0] if settings.hold else list(table.recordings)
     scale = Scale.fit(kept, table.channels)
     windows = Windows(kept, settings.length, settings.stride)
-    conditions = conditions_of(kept, table.classes, table.statics)
+    conditions, captions = told_by(table, kept, bool(settings.text))
     facts = {
         "length": settings.length, "patch": patch_of(settings), "step": table.step, "time": table.time,
         "dates": table.dates, "windows": len(windows), "held": list(settings.hold), "group": settings.group,
         "dropped": table.dropped, "solver": settings.solver, "steps": settings.sample_steps,
+        "trained": list(dict.fromkeys(own.group for own in kept)),
+        "stride": settings.stride, "drop": list(settings.drop), "repeats": settings.repeats,
     }  # fmt: skip
 
     def save(transformer: CounterpointTransformer) -> Path:
@@ -132,9 +143,21 @@ def train_own(settings: Settings, data: Path | None, run: Path) -> Path:
 
     settings = replace(settings, batch=min(settings.batch, len(windows)))
     network = build_network(settings, len(table.channels), conditions)
-    return fit(
-        settings, run, network, RecordingTraining, RecordingBatches(windows, scale, conditions), len(windows), save
-    )
+    batches = RecordingBatches(windows, scale, conditions, captions)
+    return fit(settings, run, network, RecordingTraining, batches, len(windows), save)
+
+
+def told_by(table: SeriesTable, kept: Sequence[Recording], text: bool) -> tuple[Conditions, tuple[str, ...]]:
+    """The conditions of a table, and with `text` the sentences of its last column of labels."""
+    if not text:
+        return conditions_of(kept, table.classes, table.statics), ()
+    name, captions = list(table.classes.items())[-1]
+    if not captions:
+        raise ClipError(f"{table.path}: text={name}: no sentence in any row")
+    classes = {label: own for label, own in table.classes.items() if label != name}
+    told = conditions_of(kept, classes, table.statics)
+    length = room(SentenceStates()(captions))
+    return replace(told, text=name, text_dim=CHANNELS, text_length=length), captions
 
 
 def conditions_of(

@@ -9,7 +9,8 @@ A token is a channel's patch of P steps. Beside its noised samples it carries wh
 are given, clean: what to generate, to fill or to foretell is a choice of these cells. Nothing tells the network where
 in a recording it is, so windows of any length slide over each other as in `diffusion.windows`.
 
-Classes and static covariates stand where a prompt would: a token each, whose embedding is learned.
+Classes and static covariates stand where a prompt would: a token each, whose embedding is learned. The tokens of a
+sentence follow them; their states are those of a frozen encoder.
 
 Legend: `B` batch, `N` windows, `L` steps, `T` slots, `C` channels, `P` steps of a patch, `S` samples of an ensemble.
 """
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.data.series_captions import SentenceStates, padded
 from counterpoint.data.series_windows import Scale
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.process import process_of
@@ -38,35 +40,50 @@ from counterpoint.recipes.settings import nearest
 TOKENS = 50_000  # of a batch of samples
 Labels = Mapping[str, str | Sequence[str]] | None
 Statics = Mapping[str, float | Sequence[float]] | None
+Text = str | Sequence[str | None] | None
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a window can be told: classes and numbers.
+    """What a window can be told: classes, numbers and a sentence.
 
     Args:
         classes: `{label: its classes}`.
         statics: names of the covariates; `mean`, `std`: of each over the groups trained on.
+        text: the column of the sentences; `""` where the model reads none.
+        text_dim, text_length: channels of a sentence's token states, and how many tokens are read.
     """
 
     classes: Mapping[str, tuple[str, ...]]
     statics: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    text: str = ""
+    text_dim: int = 0
+    text_length: int = 0
 
     @property
     def dim(self) -> int:
-        """Channels of a token: a place for each class and two for each covariate."""
-        return max(1, sum(len(own) for own in self.classes.values()) + 2 * len(self.statics))
+        """Channels of a token: a place for each class, two for each covariate, then those of a sentence's states."""
+        return max(1, sum(len(own) for own in self.classes.values()) + 2 * len(self.statics) + self.text_dim)
 
-    def states(self, labels: np.ndarray, static: np.ndarray) -> tuple[Tensor, Tensor]:
+    @property
+    def parts(self) -> Tensor:
+        """The condition that each token belongs to, `[K]`: one each, and the last for all tokens of the sentence."""
+        each = max(1, len(self.classes) + len(self.statics))
+        return torch.arange(each + self.text_length).clamp_max(each)
+
+    def states(
+        self, labels: np.ndarray, static: np.ndarray, said: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens `[B, K, dim]` and which of them stand `[B, K]`, of classes `[B, labels]` and numbers `[B, statics]`.
 
         A class is a one at its place, so that the network's projection holds its embedding; a covariate is a one and
-        the number of standard deviations from the mean. −1 and NaN are padding.
+        the number of standard deviations from the mean. −1 and NaN are padding. `said` are the token states of a
+        sentence for each window, `[tokens, text_dim]`.
         """
         count, kinds = len(labels), len(self.classes)
-        text = torch.zeros(count, max(1, kinds + len(self.statics)), self.dim)
+        text = torch.zeros(count, len(self.parts), self.dim)
         mask = torch.zeros(text.shape[:2], dtype=torch.bool)
         place = 0
         for k, own in enumerate(self.classes.values()):
@@ -80,6 +97,9 @@ class Conditions:
             text[:, kinds + k, place] = mask[:, kinds + k].float()
             text[:, kinds + k, place + 1] = value.nan_to_num(0.0, 0.0, 0.0)
             place += 2
+        if self.text and said is not None:
+            first = len(self.parts) - self.text_length
+            text[:, first:, place:], mask[:, first:] = padded(said, self.text_length)
         return text, mask
 
     def read(self, label: Labels, static: Statics, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,6 +123,15 @@ class Conditions:
             if name in static:
                 numbers[:, k] = np.broadcast_to(np.asarray(static[name], np.float64), count)
         return codes, numbers
+
+    def sentences(self, text: Text, count: int) -> list[str]:
+        """What a caller says in words, one sentence for all windows or one each; `""` where nothing is said."""
+        if text is not None and not self.text:
+            raise ClipError("text: the model was trained without sentences; train one with text=COLUMN")
+        each = [text] * count if text is None or isinstance(text, str) else list(text)
+        if len(each) != count:
+            raise ClipError(f"text: {len(each)} sentences for {count} windows")
+        return [own or "" for own in each]
 
 
 def modalities_of(channels: int, patch: int) -> list[Modality]:
@@ -154,10 +183,11 @@ class RecordingGenerator:
     def __init__(self, scale: Scale, conditions: Conditions, transformer: CounterpointTransformer, facts: dict) -> None:
         self.scale, self.conditions, self.facts = scale, conditions, facts
         self.transformer = transformer.eval()
+        self.sentences = SentenceStates()
 
     def sample(
         self, count: int, length: int | None = None, label: Labels = None, static: Statics = None, seed: int = 0,
-        guidance: float = 1.0, steps: int | None = None, solver: str | None = None,
+        guidance: float = 1.0, steps: int | None = None, solver: str | None = None, text: Text = None,
     ) -> np.ndarray:  # fmt: skip
         """New windows `[count, length, C]` float32 in the channels' units; window i depends on `seed` and i alone.
 
@@ -166,12 +196,13 @@ class RecordingGenerator:
             label: `{column: class}`, one for all windows or one each; static: `{column: number}`, likewise.
             guidance: how far towards the conditions; 1 is none beyond what was learned.
             steps, solver: None for the model's own.
+            text: a sentence, one for all windows or one each (None: nothing said).
 
         Returns:
             NaN where a slower channel has no sample.
         """
         blank = np.full((count, length or self.facts["length"], len(self.scale.channels)), np.nan, np.float32)
-        return self.complete(blank, 1, label, static, seed, guidance, steps, solver)[0]
+        return self.complete(blank, 1, label, static, seed, guidance, steps, solver, text)[0]
 
     def forecast(self, past: np.ndarray, ahead: int, ensemble: int = 20, **options) -> np.ndarray:
         """The `ahead` steps behind windows `[N, L, C]`, as samples `[S, N, ahead, C]`; options of `complete`."""
@@ -183,14 +214,15 @@ class RecordingGenerator:
 
     def complete(
         self, values: np.ndarray, ensemble: int = 1, label: Labels = None, static: Statics = None, seed: int = 0,
-        guidance: float = 1.0, steps: int | None = None, solver: str | None = None,
+        guidance: float = 1.0, steps: int | None = None, solver: str | None = None, text: Text = None,
     ) -> np.ndarray:  # fmt: skip
         """Windows `[N, L, C]` with every NaN filled, `[S, N, L, C]`; the other values stay as they are, to the bit.
 
         Cells of a slower channel between its samples stay NaN. Options as in `sample`.
 
         Raises:
-            ClipError: another number of channels, infinite values, or an unknown condition or class.
+            ClipError: another number of channels, infinite values, an unknown condition or class, or a sentence for
+                a model that reads none.
         """
         values = np.asarray(values, np.float32)
         if values.ndim != 3 or values.shape[2] != len(self.scale.channels) or values.shape[1] < 1:
@@ -202,7 +234,8 @@ class RecordingGenerator:
         given = ~np.isnan(values)
         wanted = self._wanted(given)
         known = np.where(given, self.scale.apply(values), np.float32(0))
-        states = self.conditions.states(*self.conditions.read(label, static, len(values)))
+        said = self.sentences(self.conditions.sentences(text, len(values)))
+        states = self.conditions.states(*self.conditions.read(label, static, len(values)), said)
         out = np.repeat(values[None], ensemble, axis=0)
         size = max(1, TOKENS // (values.shape[2] * max(1, self.facts["length"] // self.facts["patch"])))
         for number in range(ensemble):
@@ -284,7 +317,9 @@ class RecordingGenerator:
         content = json.loads(path.read_text(encoding="utf-8"))
         told = content["conditions"]
         classes = {name: tuple(own) for name, own in told["classes"].items()}
-        conditions = Conditions(classes, *(tuple(told[key]) for key in ("statics", "mean", "std")))
+        statics, mean, std = (tuple(told[key]) for key in ("statics", "mean", "std"))
+        words = told.get("text", ""), told.get("text_dim", 0), told.get("text_length", 0)  # older models read none
+        conditions = Conditions(classes, statics, mean, std, *words)
         network = CounterpointTransformer.from_pretrained(
             str(Path(folder) / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
