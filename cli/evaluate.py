@@ -1,6 +1,7 @@
 """`counterpoint evaluate MODEL`: synchronization, adherence and realism on held-out prompts.
 
-`counterpoint evaluate sensors --set SET` scores generated series on the field's benchmark.
+`counterpoint evaluate sensors --set SET` scores generated series on the field's benchmark,
+`counterpoint evaluate imu --data TABLE` what the windows of a model of recordings are worth to a classifier.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import typer
 from counterpoint.cli import options
 from counterpoint.cli.guides import guidance_of, parse_guides
 from counterpoint.cli.jobs import parse_guidance
-from counterpoint.cli.models import find_model
+from counterpoint.cli.models import RECORDINGS, find_model, shipped
 
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A shipped model's name (joint) or a folder; or sensors.")
+        str, typer.Argument(metavar="MODEL", help="A shipped model's name (joint, music, imu) or a folder; or sensors.")
     ],
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every number to this file.")
@@ -34,7 +35,9 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="DIR", help="The training arrays, for the memorization check; sensors: the set's file."
+            "--data",
+            metavar="DIR",
+            help="The training arrays, for the memorization check; sensors: the set's file; imu: the training table.",
         ),
     ] = None,
     steps: options.Steps = None,
@@ -52,6 +55,9 @@ def evaluate(
     windows: Annotated[
         Path | None, typer.Option("--windows", metavar="NPY", help="sensors: windows made by another program.")
     ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", metavar="TABLE", help="imu: people to test on, instead of those held out.")
+    ] = None,
 ) -> None:
     """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
     sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide, "--obey": obey}
@@ -62,13 +68,18 @@ def evaluate(
         return
     if series is not None:
         raise typer.BadParameter("is for `counterpoint evaluate sensors`", param_hint="--set")
+    own = {path.name: path for path in shipped(RECORDINGS)}.get(model, Path(model))
+    if (own / RECORDINGS).is_file():
+        for option in (option for option, value in sampling.items() if value is not None):
+            raise typer.BadParameter("is not for series", param_hint=option)
+        _recordings(own, data, test, json_path, overwrite)
+        return
+    if test is not None:
+        raise typer.BadParameter("is for models of recordings, such as imu", param_hint="--test")
     scale = None if guidance is None else parse_guidance(guidance)
     specs = parse_guides(guide or ())
     name = find_model(model)
-    if json_path is not None and json_path.exists() and not overwrite:
-        raise FileExistsError(17, "is there already; give --overwrite, or another --json", str(json_path))
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise FileNotFoundError(2, "its folder is not there", str(json_path))
+    _check_new(json_path, overwrite)
     if data is not None and not data.is_dir():
         raise FileNotFoundError(2, "No such folder", str(data))
     evaluated: Any = name
@@ -82,8 +93,25 @@ def evaluate(
     scores = recipe_of(name).evaluate(
         evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey
     )
-    for key, value in flat(scores):
-        print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
+    _print(scores)
+
+
+def _recordings(folder: Path, data: Path | None, test: Path | None, json_path: Path | None, overwrite: bool) -> None:
+    """What generated windows are worth to a classifier."""
+    if data is None:
+        raise typer.BadParameter("name the table that the model was trained on", param_hint="--data")
+    _check_new(json_path, overwrite)
+    from counterpoint.recipes import evaluate_imu
+
+    _print(evaluate_imu.evaluate(folder, data, json_path, test))
+
+
+def _check_new(json_path: Path | None, overwrite: bool) -> None:
+    """Whether the file of scores may be written."""
+    if json_path is not None and json_path.exists() and not overwrite:
+        raise FileExistsError(17, "is there already; give --overwrite, or another --json", str(json_path))
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise FileNotFoundError(2, "its folder is not there", str(json_path))
 
 
 def _sensors(
@@ -112,6 +140,10 @@ def _sensors(
         raise FileExistsError(17, f"holds {name}.{length} already; give --overwrite", str(json_path))
     say = partial(print, file=sys.stderr)
     scores = evaluate_sensors.evaluate(name, length, data, generator, windows, seed, json_path, say=say)
+    _print(scores)
+
+
+def _print(scores: Mapping[str, Any]) -> None:
     for key, value in flat(scores):
         print(f"{key}  {value:.4g}" if isinstance(value, float) else f"{key}  {value}")
 

@@ -80,6 +80,22 @@ def test_mistakes_are_one_line(refuse, asked, tiny_model, arguments, message):
     assert asked == []
 
 
+def test_a_model_of_recordings_is_asked_what_its_windows_are_worth(run, refuse, monkeypatch, tiny_model, tmp_path):
+    from counterpoint.recipes import evaluate_imu
+
+    calls: list[Any] = []
+    monkeypatch.setattr(evaluate_imu, "evaluate", lambda *given: calls.append(given) or {"ratio": 0.9})
+    (tmp_path / "recordings.json").write_text("{}")
+    told = ("--data", tmp_path / "a.csv", "--test", tmp_path / "b.csv", "--json", tmp_path / "scores.json")
+    code, out, _ = run("evaluate", tmp_path, *told)
+    assert (code, out) == (0, "ratio  0.9\n")
+    assert calls == [(tmp_path, tmp_path / "a.csv", tmp_path / "scores.json", tmp_path / "b.csv")]
+    assert "--data" in refuse("evaluate", tmp_path)
+    assert "--steps" in refuse("evaluate", tmp_path, "--data", tmp_path / "a.csv", "--steps", "3")
+    assert "--test" in refuse("evaluate", tiny_model, "--test", tmp_path / "b.csv")
+    assert len(calls) == 1
+
+
 def test_scores_say_how_the_clips_were_made():
     pipeline = fake()
     assert settings_of(pipeline) == DEFAULTS

@@ -63,6 +63,7 @@ FLAGS = {
         "--length",
         "--generator",
         "--windows",
+        "--test",
     },
     "likelihood": {
         "files",
