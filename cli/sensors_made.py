@@ -100,7 +100,7 @@ def make(
         generator = RecordingGenerator.from_pretrained(folder)
         generator.transformer.to(choose_device(device))  # pyright: ignore[reportArgumentType]
     _check_told(generator, request)
-    real = None if against is None else _read(generator, against, request)
+    real = None if against is None else _read(generator, against, request, finer=True)
     with Console(stderr=True).status("generating"):
         windows, write = _new(generator, request) if request.file is None else _given(generator, request, request.file)
     written = []
@@ -222,13 +222,13 @@ def _most(names: np.ndarray) -> str | None:
     return str(found[counts.argmax()]) if len(found) and counts.max() >= PURE * len(told) else None
 
 
-def _read(generator: Any, path: Path, request: Request) -> GivenTable:
-    """A table on the model's grid, with its conditions as far as it has them."""
+def _read(generator: Any, path: Path, request: Request, finer: bool = False) -> GivenTable:
+    """A table on the model's grid, with its conditions as far as it has them; `finer`: as training reads it."""
     facts, told = generator.facts, generator.conditions
     return read_given(
         path, generator.scale.channels, facts["step"], facts["time"], facts.get("group", ""),
         [*told.classes, *([told.text] if told.text else [])], told.statics, request.drop, facts.get("drop", ()),
-        facts["length"],
+        facts["length"], finer,
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class GivenTable:
 def read_given(
     path: str | Path, channels: Sequence[Channel], step: float, time: str, group: str | Sequence[str] = "",
     label: Sequence[str] = (), static: Sequence[str] = (), drop: Sequence[str] = (), spare: Sequence[str] = (),
-    window: int | None = None,
+    window: int | None = None, finer: bool = False,
 ) -> GivenTable:  # fmt: skip
     """Reads a table for a model.
 
@@ -83,6 +83,7 @@ def read_given(
             lack.
         drop: columns to leave out; spare: others, which the file may lack.
         window: steps of the model's window, which rows must not be further apart than.
+        finer: rows may be closer than the cells, as in training; of those in one cell the nearest to its middle counts.
 
     Raises:
         ClipError: names the file and the column or row: a channel that is missing or has another unit, a column that
@@ -115,11 +116,17 @@ def read_given(
     told = _matrix([own and texts_of(own) for own in classes], len(times), "")
     facts = _matrix([own and _numbers(path, own) for own in traits], len(times), np.nan)
     each = np.array(names if names else [""] * len(times))
-    return replace(table, stretches=_stretches(table, each, told, facts, step, window))
+    return replace(table, stretches=_stretches(table, each, told, facts, step, window, finer))
 
 
 def _stretches(
-    table: GivenTable, names: np.ndarray, told: np.ndarray, facts: np.ndarray, step: float, window: int | None
+    table: GivenTable,
+    names: np.ndarray,
+    told: np.ndarray,
+    facts: np.ndarray,
+    step: float,
+    window: int | None,
+    finer: bool,
 ) -> tuple[Stretch, ...]:
     """Groups by their names `[R]`, parted at long pauses, on the grid."""
     found, lost = [], 0
@@ -131,7 +138,7 @@ def _stretches(
             stretch, dropped = _on_grid(times[part], table.numbers[rows[part]], told[rows[part]], step)
             found.append(replace(stretch, group=name, rows=rows[part], static=_first(facts[rows])))
             lost += dropped
-    if lost > SHARED * (~np.isnan(table.numbers)).sum():
+    if not finer and lost > SHARED * (~np.isnan(table.numbers)).sum():
         raise ClipError(f"{table.path}: rows are closer than the step of {step:g} s, {lost} samples share a cell")
     return tuple(found)
 

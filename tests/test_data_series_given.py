@@ -59,3 +59,9 @@ def test_the_order_of_the_columns_makes_no_difference(tmp_path):
 def test_what_does_not_fit_is_said(tmp_path, text, message):
     with pytest.raises(ClipError, match=message):
         read(tmp_path, text, window=8)
+
+
+def test_finer_rows_are_thinned_as_in_training_where_that_is_wanted(tmp_path):
+    text = "time,x [m],y [N]\n0,1,2\n0.15,3,4\n0.5,5,6\n0.62,7,8\n1,9,10\n"
+    (own,) = read(tmp_path, text, finer=True).stretches
+    np.testing.assert_array_equal(own.values, [[1, 2], [5, 6], [9, 10]])
