@@ -116,8 +116,8 @@ Obey = Annotated[
         "--obey",
         min=0.0,
         metavar="SCALE",
-        help="How strongly tempo and key of the prompt lead the music; 0 leaves them to the network. (default: the "
-        "model's)",
+        help="How strongly tempo, key and ending of the prompt lead the music; 0 leaves them to the network. "
+        "(default: the model's)",
     ),
 ]
 MusicGuide = Annotated[

@@ -1,8 +1,8 @@
-"""Scores of tempo and key for `guidance.classifier.CleanScore`: what an estimator says of the predicted clean clip.
+"""Scores of tempo, key and ending for `guidance.classifier.CleanScore`: what is heard in the predicted clean clip.
 
     CleanScore(scale=20, score=Tempo(codecs, 66))        CleanScore(scale=20, score=Key(codecs, (2, "minor")))
 
-Both read the decoded log-mel and are log-probabilities of the asked answer among all that could be given, so that they
+All read the decoded log-mel and are log-probabilities of the asked answer among all that could be given, so that they
 lead away from the others as well. Legend: `B` batch, `T` slots, `F` mel frames (50 a second), `K` tempos.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..modalities.audio import AudioCodec, SoundGrid, filterbank
 from ..modalities.clip import ClipError
 from ..modalities.codecs import Codecs
-from ..modalities.music_terms import FIFTH, KEYS, PROFILES, asked_key, asked_tempo
+from ..modalities.music_terms import FIFTH, KEYS, PROFILES, asked_ending, asked_key, asked_tempo
 from .measurements import decode_log_mel
 
 FRAMES = 50  # a second
@@ -27,6 +27,9 @@ TEMPOS = (40.0, 240.0)  # beats a minute between which another tempo could be he
 STEP, NEAR = 1.02, 0.06  # from one rival to the next, and nepers within which a tempo is none; nor is half of it,
 # after whose beats all repeats as well
 QUIET = -6.0  # ln of the mel magnitude below which a rise hardly counts
+TAIL = 0.2  # seconds before the end asked for in which all is silent already: a file that is cut there has ended
+LAST = {True: 0.16, False: 0.5}  # seconds before the window's end that are silent in music that ends, and not in other
+QUIET_SHARE, LOUD_SHARE = 0.05, 0.5  # of the mean level, below and above which these are
 LOUDEST = 8.0  # ln of the mel magnitude: no sound in [-1, 1] gets there, but a prediction may
 
 
@@ -105,8 +108,46 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """Is it silent after the last note, or does the music go on up to the window's end?
+
+    Args:
+        codecs: of the model.
+        ends: of each clip of the batch the second by which it has ended; True for any in the window, False where it
+            goes on, None where nothing is asked. Seconds beyond the window ask for nothing.
+        sharpness: what the mean level of the clip is worth in nats.
+
+    Raises:
+        ClipError: a model without sound.
+    """
+
+    codecs: Codecs = field(repr=False)
+    ends: Sequence[float | bool | None]
+    sharpness: float = 50.0
+
+    def __post_init__(self) -> None:
+        sound_codec(self.codecs, "ending")
+
+    def __call__(self, clean: dict[str, Tensor]) -> Tensor:
+        """Log-probability `[B]` of the answers given clean latents; 0 where nothing is asked."""
+        level = torch.nn.functional.softplus(_log_mel(self.codecs, clean, "ending") - QUIET).mean(1)  # [B, F]
+        return torch.stack([self._row(own, end) for own, end in zip(level, self.ends, strict=True)])
+
+    def _row(self, level: Tensor, end: float | bool | None) -> Tensor:
+        seconds = level.shape[0] / FRAMES
+        if end is None or (end is not True and end is not False and end > seconds):
+            return level.sum() * 0.0
+        begin = seconds - LAST[end is not False]
+        if not isinstance(end, bool):
+            begin = min(begin, max(0.0, end - TAIL))
+        share = level[round(begin * FRAMES) :].mean() / level.mean().clamp_min(1e-6)
+        apart = LOUD_SHARE - share if end is False else share - QUIET_SHARE
+        return torch.nn.functional.logsigmoid(-self.sharpness * apart)
+
+
+@dataclass(frozen=True)
 class Asked:
-    """What prompts ask of tempo and key, as one score for a batch.
+    """What prompts ask of tempo, key and ending, as one score for a batch.
 
     Args:
         codecs: of the model.
@@ -117,16 +158,18 @@ class Asked:
     prompts: tuple[str, ...]
 
     def __call__(self, clean: dict[str, Tensor]) -> Tensor:
-        """Sum of both log-probabilities `[B]`."""
+        """Sum of the log-probabilities `[B]`."""
         tempos = [asked_tempo(prompt) for prompt in self.prompts]
         tempos = [t if t is not None and TEMPOS[0] <= t <= TEMPOS[1] else None for t in tempos]
         keys = [asked_key(prompt) for prompt in self.prompts]
-        return Tempo(self.codecs, tempos)(clean) + Key(self.codecs, keys)(clean)
+        ends = [asked_ending(prompt) for prompt in self.prompts]
+        return Tempo(self.codecs, tempos)(clean) + Key(self.codecs, keys)(clean) + Ending(self.codecs, ends)(clean)
 
     @property
     def any(self) -> bool:
-        """Whether any prompt names a tempo or a key."""
-        return any(asked_tempo(prompt) is not None or asked_key(prompt) is not None for prompt in self.prompts)
+        """Whether any prompt names a tempo, a key or an ending."""
+        kinds = (asked_tempo, asked_key, asked_ending)
+        return any(asked(prompt) is not None for asked in kinds for prompt in self.prompts)
 
 
 def sound_codec(codecs: Codecs, what: str) -> AudioCodec:

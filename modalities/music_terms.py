@@ -1,4 +1,4 @@
-"""Keys and tempos: the Krumhansl-Kessler profiles, and what a prompt asks for; C is pitch class 0."""
+"""Keys, tempos and endings: the Krumhansl-Kessler profiles, and what a prompt asks for; C is pitch class 0."""
 
 import re
 
@@ -13,6 +13,11 @@ TEMPO = re.compile(r"\btempo\s*=\s*(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?) ?(?:bpm|beats
 KEY = re.compile(
     r"\bkey\s*=\s*(?P<name>[A-G])(?P<mark>[#b♯♭]?)(?P<short>m?)(?![\w#])"
     r"|\b(?P<tonic>[A-G])(?P<sign>[#b♯♭]|[- ]?sharp|[- ]?flat)?[ -](?P<mode>[Mm]ajor|[Mm]inor)\b"
+)
+ENDING = re.compile(
+    r"\b(?:without an ending|ends\s*=\s*no\b)(?P<no>)|\bwith an ending\b"
+    r"|\bends\s*=\s*(?P<at>\d+(?:\.\d+)?)|\b(?P<long>\d+(?:\.\d+)?) seconds long\b",
+    re.IGNORECASE,
 )
 
 
@@ -34,3 +39,15 @@ def asked_key(prompt: str) -> tuple[int, str] | None:
     mode = match["mode"].lower() if match["mode"] else "minor" if match["short"] else "major"
     shift = 1 if sign in ("#", "♯", "sharp") else -1 if sign else 0
     return ("C D EF G A B".index(letter) + shift) % 12, mode
+
+
+def asked_ending(prompt: str) -> float | bool | None:
+    """When the music that a prompt asks for has ended, in seconds (`8 seconds long`, `ends=8.2`).
+
+    True for `with an ending` at any time, False for `without an ending` and `ends=no`; None if it says nothing of it.
+    """
+    match = ENDING.search(prompt)
+    if match is None:
+        return None
+    at = match["at"] or match["long"]
+    return match["no"] is None if at is None else float(at)

@@ -73,7 +73,8 @@ class Settings:
     preview_every: int = 500
     prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
     seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
-    obey: float = 0.0  # scale of the model's own guidance towards tempo and key of a prompt
+    guidance: float = 2.0  # the model's own scale of classifier-free guidance
+    obey: float = 0.0  # scale of the model's own guidance towards tempo, key and ending of a prompt
     whole: bool = False  # the model makes shorter clips as the beginning of this length: the prompt says when they end
     device: str = "auto"
 
@@ -188,7 +189,8 @@ def save(
     transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    defaults = {"seconds": settings.seconds, "whole": settings.whole, "obey": settings.obey}
+    defaults = {"seconds": settings.seconds, "whole": settings.whole, "guidance": settings.guidance}
+    defaults |= {"obey": settings.obey}
     pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, defaults)
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
     shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.guidance import music
-from counterpoint.guidance.music import Asked, Key, Tempo, autocorrelation, mean_chroma, onsets, repeats
+from counterpoint.guidance.music import Asked, Ending, Key, Tempo, autocorrelation, mean_chroma, onsets, repeats
 from counterpoint.modalities.audio import GRID, RATE, SLOT, AudioCodec, mel_spectrogram
 from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.codecs import Codecs
@@ -90,6 +90,26 @@ def test_a_batch_has_its_own_wishes_and_what_is_not_asked_is_free(codecs: Codecs
     assert Asked(codecs, ("at 300 bpm",))({"audio": clean["audio"][:1]}) == 0  # no such tempo: nothing to lead to
 
 
+def test_an_ending_is_silence_after_the_last_note(codecs: Codecs):
+    whole = melody(120)
+    ended = whole.clone()
+    ended[..., 4 * RATE :] = 0.0
+    goes_on, ends = (latents(codecs, sound) for sound in (whole, ended))
+    for end, other, asked in ((ends, goes_on, 3.6), (ends, goes_on, True), (goes_on, ends, False)):
+        assert Ending(codecs, [asked])(end) > Ending(codecs, [asked])(other) + 1
+    assert Ending(codecs, [3.6])(ends) > Ending(codecs, [2.0])(ends) + 0.5  # later than asked is no ending then
+    assert not Ending(codecs, [None, 9.0])({"audio": ends["audio"].expand(2, -1, -1, -1)}).any()  # beyond the window
+    assert Asked(codecs, ("a tune, 4 seconds long",)).any
+    torch.testing.assert_close(Asked(codecs, ("a tune, ends=3.6",))(ends), Ending(codecs, [3.6])(ends))
+    start = goes_on["audio"]
+    moved, score = start.clone(), Ending(codecs, [3.6])
+    for _ in range(20):
+        moved = moved.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(score({"audio": moved}).sum(), moved)
+        moved = moved + 0.03 * slope / slope.square().mean().sqrt()
+    assert score({"audio": moved}) > score({"audio": start}) + 3
+
+
 def test_measures_are_what_they_say():
     sound = melody(120)
     envelope = onsets(mel_spectrogram(sound))
@@ -108,6 +128,8 @@ def test_bad_wishes_are_named(codecs: Codecs):
         Tempo(codecs, 300)
     with pytest.raises(ClipError, match=r"key: \(0, 'dorian'\) is not a tonic"):
         Key(codecs, [(0, "dorian")])
+    with pytest.raises(ClipError, match="ending: no sound is generated, only video"):
+        Ending(codecs, [True])({"video": torch.zeros(1, 2, 16, 64)})
     with pytest.raises(ClipError, match="tempo: no sound is generated, only video"):
         Tempo(codecs, 90)({"video": torch.zeros(1, 2, 16, 64)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from counterpoint.data.scores_key import short_name, spoken_names
-from counterpoint.modalities.music_terms import KEYS, asked_key, asked_tempo
+from counterpoint.modalities.music_terms import KEYS, asked_ending, asked_key, asked_tempo
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,20 @@ def test_every_name_of_a_caption_is_read():
         assert asked_key(f"tempo=90 key={short_name(tonic, mode)} meter=4/4") == (tonic, mode)
         for name in spoken_names(tonic, mode):
             assert asked_key(f"a reel in {name}, 120 bpm") == (tonic, mode)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "end"),
+    [
+        ("a slow piece, 8 seconds long", 8.0),
+        ("tempo=66 ends=8.2 key=C", 8.2),
+        ("a reel With an ending.", True),
+        ("a reel, without an ending", False),
+        ("ends=no", False),
+        ("a fast reel, 120 bpm", None),
+        ("a piece that ends", None),
+        ("weekends=8", None),
+    ],
+)
+def test_the_end_that_a_prompt_asks_for(prompt, end):
+    assert asked_ending(prompt) is end if isinstance(end, bool) or end is None else asked_ending(prompt) == end
