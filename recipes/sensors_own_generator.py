@@ -30,6 +30,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_captions import SentenceStates, padded
 from counterpoint.data.series_windows import Scale
 from counterpoint.diffusion.conversion import as_flow
+from counterpoint.diffusion.model_files import forget_origin, save_transformer
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.diffusion.windows import spans
@@ -298,11 +299,12 @@ class RecordingGenerator:
         guides = [ClassifierFree(scale=guidance)] if guidance != 1.0 and bool(mask.any()) else []
         return sample(denoiser, {"sensor": noise}, scheduler, count, guides)["sensor"]
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `recordings.json` (scale, conditions, facts) and `transformer/`."""
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+        """Writes `recordings.json` (scale, conditions, facts) and `transformer/`, rounded to `dtype` if one is given."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.transformer.save_pretrained(str(folder / "transformer"))
+        save_transformer(self.transformer, folder / "transformer", dtype)
+        forget_origin(folder / "transformer" / "config.json")
         content = {**self.scale.to_dict(), "conditions": asdict(self.conditions), "facts": self.facts}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / "recordings.json").write_text(text + "\n", encoding="utf-8")

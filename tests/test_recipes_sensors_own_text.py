@@ -137,3 +137,14 @@ def test_a_sentence_has_the_same_states_in_any_company_and_classes_keep_their_pl
     torch.testing.assert_close(text[0, 2:, 4:], x[0])
     assert not text[:, 2:, :4].any()
     assert stands[:, 2:].equal(mask)
+
+
+def test_a_saved_copy_forgets_where_it_came_from_and_may_be_rounded(model, tmp_path):
+    generator = RecordingGenerator.from_pretrained(model)
+    generator.save_pretrained(tmp_path / "copy", torch.bfloat16)
+    assert "_name_or_path" not in json.loads((tmp_path / "copy" / "transformer" / "config.json").read_text())
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "copy" / weights).stat().st_size < 0.6 * (model / weights).stat().st_size
+    assert generator.transformer.dtype == torch.float32
+    again = RecordingGenerator.from_pretrained(tmp_path / "copy").sample(4)
+    np.testing.assert_allclose(again, generator.sample(4), atol=0.1)
