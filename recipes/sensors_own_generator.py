@@ -300,7 +300,7 @@ class RecordingGenerator:
         return sample(denoiser, {"sensor": noise}, scheduler, count, guides)["sensor"]
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Writes `recordings.json` (scale, conditions, facts) and `transformer/`, rounded to `dtype` if one is given."""
+        """Writes `recordings.json` (scale, conditions, facts) and `transformer/`, rounded to `dtype` if it is given."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_transformer(self.transformer, folder / "transformer", dtype)
