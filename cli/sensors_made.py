@@ -15,10 +15,10 @@ import numpy as np
 
 from counterpoint.cli.models import RECORDINGS
 from counterpoint.data.series_columns import SUFFIXES, TABLES, datelike
-from counterpoint.data.series_filled import columns_of, last_stretches, plan_ahead, plan_filled, write_columns
+from counterpoint.data.series_filled import columns_of, last_stretches, plan_ahead, plan_filled
 from counterpoint.data.series_given import GivenTable, Stretch, read_given
 from counterpoint.data.series_windows import PURE
-from counterpoint.data.series_write import write_series
+from counterpoint.data.series_write import write_columns, write_series
 from counterpoint.evaluation.forecast import quantiles
 from counterpoint.recipes.settings import SettingsError, nearest
 

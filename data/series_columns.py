@@ -147,6 +147,11 @@ def required(path: Path, module: str, what: str, package: str, install: str) -> 
         raise ClipError(f"{path}: {what} needs the package {package}: pip install {install}") from None
 
 
+def first_line(error: Exception) -> str:
+    """What a library says of a file, in one line; the kind of error where it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def stack_logs(path: Path, logs: Sequence[Log], clock: Clock, group: str) -> list[Column]:
     """The clock, the logs' names and their columns, one log below the other; what a log doesn't have is missing there.
 

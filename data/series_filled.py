@@ -9,17 +9,15 @@ Cells of the grid that no row is near are rows of their own. Legend: `L` cells, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
-from ..modalities.clip import ClipError
 from .series_columns import SECONDS, Clock
 from .series_given import GivenTable, Stretch
-from .series_write import _dump
+from .series_write import check_names
 
 APART = 0.75  # steps that the middle of a cell is away from every row for the cell to become a row of its own
 
@@ -87,16 +85,8 @@ def columns_of(
         for k, values in enumerate(cells[:, :, c]):
             name = channel if levels is None else replace(channel, name=f"{channel.name} q{levels[k]:g}")
             out.append((name.header, values.astype(kind)))
-    twice = next((n for n, _ in out if [m for m, _ in out].count(n) > 1), None)
-    if twice is not None:
-        raise ClipError(f"{table.path}: two columns would be called '{twice}'")
+    check_names(table.path, [name for name, _ in out])
     return dict(out)
-
-
-def write_columns(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
-    """Writes `{header: [rows]}` as `.csv`, `.parquet` or `.npz`."""
-    _dump(Path(path), dict(columns))
-    return Path(path)
 
 
 def _rows(plans: Sequence[Plan], made: Sequence[np.ndarray], tall: bool) -> tuple[np.ndarray, ...]:

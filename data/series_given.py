@@ -18,7 +18,7 @@ import numpy as np
 
 from ..modalities.clip import ClipError
 from .series_columns import Clock, Column, clock_of, columns_under, read_columns, seconds_of, texts_of
-from .series_table import PAUSE, Channel
+from .series_table import PAUSE, Channel, cells_of, nearest_last, phase_of
 
 SHARED = 0.2  # share of samples that may find their cell taken before the rows count as too close
 
@@ -194,25 +194,20 @@ def _check_times(table: GivenTable, name: str, rows: np.ndarray, furthest: float
 
 def _on_grid(times: np.ndarray, values: np.ndarray, told: np.ndarray, step: float) -> tuple[Stretch, int]:
     """Rows of a stretch in their cells, as in `series_table`; and how many samples found theirs taken."""
-    turns = np.exp(2j * np.pi * ((times - times[0]) / step)).mean()
-    phase = float(np.angle(turns)) / (2 * np.pi) * step if abs(turns) > 0.1 else 0.0  # of the clock against row 0
-    phase = 0.0 if abs(phase) < 1e-6 * step else phase
-    place = (times - times[0] - phase) / step
-    cell = np.round(place).astype(np.int64)
-    off, start, cell = np.abs(place - cell), times[0] + phase + cell[0] * step, cell - cell[0]
+    phase = phase_of(times, step)
+    start, cell, off = cells_of(times, step, 0.0 if abs(phase) < 1e-6 * step else phase)
     length = int(cell[-1]) + 1
     grid = np.full((length, values.shape[1]), np.nan, np.float32)
     lost = 0
     for c in range(values.shape[1]):
-        own = np.flatnonzero(~np.isnan(values[:, c]))
-        own = own[np.argsort(-off[own], kind="stable")]  # the nearest to the middle is written last, and stays
+        own = nearest_last(np.flatnonzero(~np.isnan(values[:, c])), off)
         grid[cell[own], c] = values[own, c]
         lost += len(own) - len(np.unique(cell[own]))
     nearest, labels = np.full(length, -1), np.full((length, told.shape[1]), "", object)
-    order = np.argsort(-off, kind="stable")
+    order = nearest_last(np.arange(len(off)), off)
     nearest[cell[order]] = order
     labels[cell] = told
-    return Stretch("", np.arange(0), cell, float(start), step, grid, nearest, labels, np.zeros(0)), lost
+    return Stretch("", np.arange(0), cell, start, step, grid, nearest, labels, np.zeros(0)), lost
 
 
 def _first(values: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..modalities.clip import ClipError
-from .series_columns import Clock, Column, Log, required, stack_logs
+from .series_columns import Clock, Column, Log, first_line, required, stack_logs
 
 if TYPE_CHECKING:
     from .series_table import Channel
@@ -147,7 +147,7 @@ def _read(file: Path, clock: str, named: Sequence[str], drop: Sequence[str]) -> 
     except ClipError:
         raise
     except Exception as error:  # struct, zstandard and lz4 raise their own
-        raise ClipError(f"{file}: can't be read as MCAP: {_line(error)}") from None
+        raise ClipError(f"{file}: can't be read as MCAP: {first_line(error)}") from None
     log = _log(file, topics, named, facts)
     extras = {topic: np.full(len(log.times), None) for topic in left}  # so that drop= finds them
     return replace(log, extras={**log.extras, **extras})
@@ -174,7 +174,7 @@ def _decoded(file: Path, topic: str, number: int, decoder: Callable[[bytes], Any
     try:
         return decoder(data)
     except Exception as error:
-        raise ClipError(f"{file}: topic '{topic}', message {number} can't be decoded: {_line(error)}") from None
+        raise ClipError(f"{file}: topic '{topic}', message {number} can't be decoded: {first_line(error)}") from None
 
 
 def _described(schema: Any) -> dict[str, Mapping[str, Any]]:
@@ -313,7 +313,3 @@ def _nested(values: Mapping[tuple[str, ...], float]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[path[-1]] = value
     return out
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

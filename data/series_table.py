@@ -292,20 +292,32 @@ def _on_grid(
     group: str, times: np.ndarray, values: np.ndarray, codes: np.ndarray, static: np.ndarray, step: float
 ) -> tuple[Recording, int]:
     """Rows of a stretch, `[R]` and `[R, C]`, in their cells; and how many samples found theirs taken."""
-    turns = np.exp(2j * np.pi * ((times - times[0]) / step)).mean()
-    phase = float(np.angle(turns)) / (2 * np.pi) * step if abs(turns) > 0.1 else 0.0  # of the clock against row 0
-    place = (times - times[0] - phase) / step
-    cell = np.round(place).astype(np.int64)
-    start = times[0] + phase + cell[0] * step
-    off, cell = np.abs(place - cell), cell - cell[0]
+    start, cell, off = cells_of(times, step, phase_of(times, step))
     length, channels = int(cell[-1]) + 1, values.shape[1]
     out, stamps = np.zeros((length, channels), np.float32), np.full((length, channels), np.nan)
     dropped = 0
     for c in range(channels):
-        own = np.flatnonzero(~np.isnan(values[:, c]))
-        own = own[np.argsort(-off[own], kind="stable")]  # the nearest to the middle is written last, and stays
+        own = nearest_last(np.flatnonzero(~np.isnan(values[:, c])), off)
         out[cell[own], c], stamps[cell[own], c] = values[own, c], times[own]
         dropped += len(own) - len(np.unique(cell[own]))
     labels = np.full((length, codes.shape[1]), -1, np.int64)
     labels[cell] = codes
-    return Recording(group, out, ~np.isnan(stamps), stamps, float(start), step, labels, static), dropped
+    return Recording(group, out, ~np.isnan(stamps), stamps, start, step, labels, static), dropped
+
+
+def phase_of(times: np.ndarray, step: float) -> float:
+    """Seconds from row 0 to the middle of its cell: the mean phase of the clock, 0 where it has none."""
+    turns = np.exp(2j * np.pi * ((times - times[0]) / step)).mean()
+    return float(np.angle(turns)) / (2 * np.pi) * step if abs(turns) > 0.1 else 0.0
+
+
+def cells_of(times: np.ndarray, step: float, phase: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """Time of cell 0, the cell of each row, and how far from its middle the row lies, in steps: two `[R]`."""
+    place = (times - times[0] - phase) / step
+    cell = np.round(place).astype(np.int64)
+    return float(times[0] + phase + cell[0] * step), cell - cell[0], np.abs(place - cell)
+
+
+def nearest_last(rows: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """The rows, so that of those written into one cell the nearest to its middle comes last, and stays."""
+    return rows[np.argsort(-off[rows], kind="stable")]

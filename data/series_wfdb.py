@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..modalities.clip import ClipError
-from .series_columns import Clock, Column, Log, required, stack_logs
+from .series_columns import Clock, Column, Log, first_line, required, stack_logs
 
 if TYPE_CHECKING:
     from .series_table import Channel
@@ -59,7 +59,7 @@ def read_wfdb(path: Path, named: Sequence[str] = ()) -> list[Column]:
         except ClipError:
             raise
         except Exception as error:  # wfdb raises whatever comes, bare Exceptions too
-            raise ClipError(f"{header}: can't be read as a WFDB record: {_line(error)}") from None
+            raise ClipError(f"{header}: can't be read as a WFDB record: {first_line(error)}") from None
         logs.append(log)
         rates.add(rate)
         dated &= date
@@ -220,7 +220,7 @@ def _annotations(
         try:
             found = wfdb.rdann(str(header.with_suffix("")), extension)
         except Exception as error:
-            raise ClipError(f"{file}: can't be read as WFDB annotations: {_line(error)}") from None
+            raise ClipError(f"{file}: can't be read as WFDB annotations: {first_line(error)}") from None
         notes = [(note or "").strip("\0 ()") for note in (found.aux_note or [""] * len(found.symbol))]
         rhythm = np.array([symbol == "+" for symbol in found.symbol], bool)
         kept = {"": ~rhythm, "rhythm": rhythm, "note": ~rhythm & np.array([note != "" for note in notes], bool)}
@@ -264,7 +264,3 @@ def _clock(name: str, start: float, dates: bool) -> dict[str, Any]:
         return {"base_datetime": datetime(1970, 1, 1) + timedelta(seconds=start)}
     except OverflowError:
         raise ClipError(f"{name}.hea: start={start:g} is no date, expected seconds since 1970") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

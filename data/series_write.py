@@ -58,7 +58,7 @@ def write_series(
     if windows.ndim == 4:
         names = [f"{n}s{s}" for s in range(len(windows)) for n in range(count)]
     if path.suffix.lower() not in TABLES:
-        _check_names(path, [*(told or {}), *(channel.header for channel in channels)])
+        check_names(path, [*(told or {}), *(channel.header for channel in channels)])
         each = {key: np.broadcast_to(np.asarray(value), count) for key, value in (told or {}).items()}
         begin = np.broadcast_to(np.asarray(start, np.float64), count)
         facts = [{key: str(own[n]) for key, own in each.items()} for n in range(count)]
@@ -75,12 +75,11 @@ def write_series(
         each = np.broadcast_to(np.asarray(value), count)
         columns.append((header, each[which % count]))
     columns += [(channel.header, flat[rows, c]) for c, channel in enumerate(channels)]
-    _check_names(path, [name for name, _ in columns])
-    _dump(path, dict(columns))
-    return path
+    check_names(path, [name for name, _ in columns])
+    return write_columns(path, dict(columns))
 
 
-def _check_names(path: Path, names: Sequence[str]) -> None:
+def check_names(path: Path, names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ClipError(f"{path}: two columns would be called '{twice}'")
@@ -128,7 +127,8 @@ def _stamps(path: Path, time: str, seconds: np.ndarray, dates: bool) -> np.ndarr
     return np.round(seconds / SECONDS[unit], 6)
 
 
-def _dump(path: Path, columns: dict[str, np.ndarray]) -> None:
+def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> Path:
+    """Writes `{header: [rows]}` as `.csv`, `.parquet` or `.npz`, which appears only when complete."""
     part = path.with_name(path.name + ".part")
     if path.suffix.lower() == ".npz":
         with part.open("wb") as file:
@@ -144,3 +144,4 @@ def _dump(path: Path, columns: dict[str, np.ndarray]) -> None:
         else:
             pq.write_table(table, part)
     part.replace(path)
+    return path

@@ -61,13 +61,13 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: torch.dtype | None) -> None:
-    """Saves a network, rounded to `dtype` if one is given, and leaves it as it was."""
-    if dtype is None or dtype == transformer.dtype:
-        transformer.save_pretrained(str(folder))
-        return
-    rounded = copy.deepcopy(transformer)
-    torch.nn.Module.to(rounded, dtype)
-    rounded.save_pretrained(str(folder))
+    """Saves a network, rounded to `dtype` if one is given, and leaves it as it was; where it came from is not kept."""
+    saved = transformer
+    if dtype is not None and dtype != transformer.dtype:
+        saved = copy.deepcopy(transformer)
+        torch.nn.Module.to(saved, dtype)
+    saved.save_pretrained(str(folder))
+    forget_origin(folder / "config.json")
 
 
 def forget_origin(path: Path) -> None:

@@ -139,7 +139,7 @@ class CounterpointPipeline(DiffusionPipeline):
             "defaults": self.defaults,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        for path in folder.rglob("config.json"):
+        for path in (folder / "codecs").rglob("config.json"):
             forget_origin(path)
 
     @torch.no_grad()

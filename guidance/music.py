@@ -58,7 +58,11 @@ class Tempo:
 
     def __call__(self, clean: dict[str, Tensor]) -> Tensor:
         """Log-probability `[B]` of the tempos given clean latents; 0 where none is asked for."""
-        correlation = autocorrelation(onsets(_log_mel(self.codecs, clean, "tempo")))  # [B, F - 1]
+        return self.of_mel(_log_mel(self.codecs, clean, "tempo"))
+
+    def of_mel(self, log_mel: Tensor) -> Tensor:
+        """The same of their log-mel `[B, 128, F]`."""
+        correlation = autocorrelation(onsets(log_mel))  # [B, F - 1]
         asked = _each(self.tempos, len(correlation))
         return torch.stack([self._row(own, tempo) for own, tempo in zip(correlation, asked, strict=True)])
 
@@ -97,8 +101,11 @@ class Key:
 
     def __call__(self, clean: dict[str, Tensor]) -> Tensor:
         """Log-probability `[B]` of the keys given clean latents; 0 where none is asked for."""
-        grid = sound_codec(self.codecs, "key").grid
-        chroma = mean_chroma(_log_mel(self.codecs, clean, "key"), grid)  # [B, 12]
+        return self.of_mel(_log_mel(self.codecs, clean, "key"))
+
+    def of_mel(self, log_mel: Tensor) -> Tensor:
+        """The same of their log-mel `[B, 128, F]`."""
+        chroma = mean_chroma(log_mel, sound_codec(self.codecs, "key").grid)  # [B, 12]
         profiles = torch.stack([torch.tensor(PROFILES[mode]).roll(tonic) for tonic, mode in KEYS])  # [24, 12]
         fit = _standard(chroma) @ _standard(profiles.to(chroma)).T / 12  # correlations [B, 24]
         known = torch.log_softmax(self.sharpness * fit, dim=1)
@@ -130,7 +137,11 @@ class Ending:
 
     def __call__(self, clean: dict[str, Tensor]) -> Tensor:
         """Log-probability `[B]` of the answers given clean latents; 0 where nothing is asked."""
-        level = torch.nn.functional.softplus(_log_mel(self.codecs, clean, "ending") - QUIET).mean(1)  # [B, F]
+        return self.of_mel(_log_mel(self.codecs, clean, "ending"))
+
+    def of_mel(self, log_mel: Tensor) -> Tensor:
+        """The same of their log-mel `[B, 128, F]`."""
+        level = torch.nn.functional.softplus(log_mel - QUIET).mean(1)  # [B, F]
         return torch.stack([self._row(own, end) for own, end in zip(level, self.ends, strict=True)])
 
     def _row(self, level: Tensor, end: float | bool | None) -> Tensor:
@@ -158,12 +169,14 @@ class Asked:
     prompts: tuple[str, ...]
 
     def __call__(self, clean: dict[str, Tensor]) -> Tensor:
-        """Sum of the log-probabilities `[B]`."""
+        """Sum of the log-probabilities `[B]`; the sound is decoded once for all."""
+        log_mel = _log_mel(self.codecs, clean, "obey")
         tempos = [asked_tempo(prompt) for prompt in self.prompts]
         tempos = [t if t is not None and TEMPOS[0] <= t <= TEMPOS[1] else None for t in tempos]
         keys = [asked_key(prompt) for prompt in self.prompts]
         ends = [asked_ending(prompt) for prompt in self.prompts]
-        return Tempo(self.codecs, tempos)(clean) + Key(self.codecs, keys)(clean) + Ending(self.codecs, ends)(clean)
+        scores = Tempo(self.codecs, tempos), Key(self.codecs, keys), Ending(self.codecs, ends)
+        return sum((score.of_mel(log_mel) for score in scores), log_mel.new_zeros(len(log_mel)))
 
     @property
     def any(self) -> bool:

@@ -189,8 +189,8 @@ def save(
     transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    defaults = {"seconds": settings.seconds, "whole": settings.whole, "guidance": settings.guidance}
-    defaults |= {"obey": settings.obey}
+    kept = ("seconds", "whole", "guidance", "obey")
+    defaults = {name: getattr(settings, name) for name in kept}
     pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, defaults)
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
     shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
+from counterpoint.diffusion.model_files import save_transformer
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.modalities.clip import ClipError
@@ -115,7 +116,7 @@ class SeriesGenerator:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
-        self.transformer.save_pretrained(str(folder / "transformer"))
+        save_transformer(self.transformer, folder / "transformer", None)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 

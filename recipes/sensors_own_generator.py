@@ -30,7 +30,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_captions import SentenceStates, padded
 from counterpoint.data.series_windows import Scale
 from counterpoint.diffusion.conversion import as_flow
-from counterpoint.diffusion.model_files import forget_origin, save_transformer
+from counterpoint.diffusion.model_files import save_transformer
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.diffusion.windows import spans
@@ -304,7 +304,6 @@ class RecordingGenerator:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_transformer(self.transformer, folder / "transformer", dtype)
-        forget_origin(folder / "transformer" / "config.json")
         content = {**self.scale.to_dict(), "conditions": asdict(self.conditions), "facts": self.facts}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / "recordings.json").write_text(text + "\n", encoding="utf-8")

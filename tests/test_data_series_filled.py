@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from counterpoint.data.series_columns import read_columns
-from counterpoint.data.series_filled import columns_of, last_stretches, plan_ahead, plan_filled, write_columns
+from counterpoint.data.series_filled import columns_of, last_stretches, plan_ahead, plan_filled
 from counterpoint.data.series_given import read_given
 from counterpoint.data.series_table import Channel
+from counterpoint.data.series_write import write_columns
 
 CHANNELS = (Channel("x", "m"), Channel("y", "N", 2))
 
