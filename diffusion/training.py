@@ -9,7 +9,8 @@ Legend: `B` batch, `T` slots, `S` tokens, `C` channels, `L` text tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import lightning as L
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..backbones.transformer import CounterpointTransformer
 from ..modalities.clip import ClipError
+from .event_heads import EventHeads, event_bins
 from .noise_levels import GridMixture, draw_grid
-from .optimizer import MuonWithAdamW
+from .optimizer import MuonWithAdamW, block_matrices
 from .process import Process, describe
 
 
@@ -40,6 +42,7 @@ class LossSettings:
         drop_modality: share of batches trained with a random subset of the modality groups present.
         isolate: share of batches trained with cross-modal attention off, for isolation guidance.
         balance: weight of the load-balancing loss, if the network has experts.
+        events: weight of the times of events, read from the tokens inside the network (`event_heads`); 0: not asked.
         process: what is noise and what is predicted; kept in the network's config unless it is flow and velocity.
     """
 
@@ -52,6 +55,7 @@ class LossSettings:
     drop_modality: float = 0.05
     isolate: float = 0.1
     balance: float = 0.01
+    events: float = 0.0
     process: Process = field(default_factory=Process)
 
 
@@ -77,10 +81,18 @@ class LatentClips(Dataset[dict[str, Any]]):
     """Cached latents and the states of their captions, read from the files of `cache_latents`.
 
     An item is asked for by (index, draw), the draw in [0, 1) choosing one of the clip's captions:
-    `{"latents": {modality: [T, S, C]}, "text": [L, text_dim], "text_mask": [L]}`.
+    `{"latents": {modality: [T, S, C]}, "text": [L, text_dim], "text_mask": [L]}`, and `"events"` `[T, BINS]` where the
+    times of the clips' events are given.
+
+    Args:
+        folder: of the cache.
+        events: of each clip, times in seconds.
+        slot_seconds: length of a slot.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(
+        self, folder: Path | str, events: Sequence[Sequence[float]] | None = None, slot_seconds: float = 0.16
+    ) -> None:
         folder = Path(folder)
         for name in ("latents.safetensors", "text.safetensors", "captions.json"):
             if not (folder / name).is_file():
@@ -91,6 +103,10 @@ class LatentClips(Dataset[dict[str, Any]]):
             self.text, self.starts = file.get_tensor("states"), file.get_tensor("starts").tolist()
             self.length = int(file.get_tensor("length"))
         self.captions: list[list[int]] = json.loads((folder / "captions.json").read_text())["rows"]
+        self.events: Tensor | None = None
+        if events is not None:
+            slots = next(iter(self.latents.values())).shape[1]
+            self.events = torch.stack([event_bins(times, slots, slot_seconds) for times in events])  # [N, T, BINS]
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -102,7 +118,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         said = self.text[self.starts[row] : self.starts[row + 1]].float()
         text = torch.nn.functional.pad(said, (0, 0, 0, self.length - len(said)))  # [L, text_dim]
         latents = {name: value[index].float() for name, value in self.latents.items()}
-        return {"latents": latents, "text": text, "text_mask": torch.arange(self.length) < len(said)}
+        item = {"latents": latents, "text": text, "text_mask": torch.arange(self.length) < len(said)}
+        return item if self.events is None else {**item, "events": self.events[index]}
 
 
 class KeyedBatches(Sampler[list[tuple[int, float]]]):
@@ -130,7 +147,8 @@ class JointTraining(L.LightningModule):
     """The training step: draw a grid, noise, predict what the process asks for, weigh the squared error.
 
     Args:
-        transformer: the network; Lightning's checkpoint holds it under `transformer.`.
+        transformer: the network; Lightning's checkpoint holds it under `transformer.`, and what is needed in training
+            alone beside it.
         loss, optimizer: settings.
         steps: length of the whole run, for the learning rate.
         seed: keys every random draw, together with the step.
@@ -148,6 +166,7 @@ class JointTraining(L.LightningModule):
         self.transformer = transformer.train()
         self.loss, self.optimizer_settings, self.steps, self.seed = loss, optimizer, steps, seed
         self.groups = {m.name: m.group for m in transformer.modalities.values()}
+        self.event_heads = EventHeads(transformer) if loss.events else None
         if not loss.process.is_default:
             transformer.register_to_config(process=describe(loss.process))
 
@@ -156,7 +175,7 @@ class JointTraining(L.LightningModule):
         key = np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)  # 32 bits: all a generator reads
         generator = torch.Generator().manual_seed(int(key[0]))
         losses = self.losses(batch, generator)
-        weights = {**self.loss.weights, "balance": self.loss.balance}
+        weights = {**self.loss.weights, "balance": self.loss.balance, "events": self.loss.events}
         total = sum((weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros(()))
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()} | {"loss": total.detach()})
         return total
@@ -164,7 +183,8 @@ class JointTraining(L.LightningModule):
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the prediction over the unknown cells of each modality present.
 
-        Beside them `balance`, the load-balancing loss (mean over blocks, 1 at best), if the network has experts.
+        Beside them `balance`, the load-balancing loss (mean over blocks, 1 at best), if the network has experts, and
+        `events`, the cross-entropy of the times of events, if they are asked for.
         """
         clean = self._present(batch["latents"], generator)
         first = next(iter(clean.values()))
@@ -179,14 +199,39 @@ class JointTraining(L.LightningModule):
         mask = batch["text_mask"] & kept.to(first.device)
         isolate = bool(torch.rand((), generator=generator) < self.loss.isolate)
         routed: list[Tensor] = []
-        predicted = self.transformer(inputs, sigma, batch["text"], mask, isolate=isolate, balance=routed)
+        with self._tokens() as tokens:
+            predicted = self.transformer(inputs, sigma, batch["text"], mask, isolate=isolate, balance=routed)
         out = {}
         for name, x in clean.items():
             target = process.target(x, noise[name], sigma[name])
             error = (predicted[name].float() - target).square().mean(dim=-1)  # [B, T, S]
             weight = (~grid.known[name]).to(error)[..., None] * self._motion(name, x)  # [B, T, S]
             out[name] = (error * weight).sum() / weight.sum().clamp_min(1.0)
-        return {**out, "balance": torch.stack(routed).mean()} if routed else out
+        if routed:
+            out["balance"] = torch.stack(routed).mean()
+        if self.event_heads is not None:
+            layout = self.transformer.layout(clean)
+            read = tokens[0].unflatten(1, (slots, -1))  # [B, T, S, D]
+            out["events"] = self.event_heads.loss(read, layout, batch["events"].to(first.device))
+        return out
+
+    @contextmanager
+    def _tokens(self) -> Iterator[list[Tensor]]:
+        """A list that gets the packed tokens `[B, N, D]` which the event heads read, while the network runs within."""
+        tokens: list[Tensor] = []
+        if self.event_heads is None:
+            yield tokens
+            return
+        block = self.transformer.transformer_blocks[self.event_heads.block]
+
+        def keep(_block: nn.Module, _inputs: Any, output: Any) -> None:
+            tokens.append(output)
+
+        handle = block.register_forward_hook(keep)
+        try:
+            yield tokens
+        finally:
+            handle.remove()
 
     def _present(self, latents: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         groups = list(dict.fromkeys(self.groups[name] for name in latents))
@@ -207,9 +252,13 @@ class JointTraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Muon with AdamW, warm-up, plateau and cool-down by the step."""
         own = self.optimizer_settings
-        optimizer = MuonWithAdamW(self.transformer, own.lr, own.adamw_lr, own.weight_decay)
+        optimizer = MuonWithAdamW(self, own.lr, own.adamw_lr, own.weight_decay, _of_blocks)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: own.scale(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _of_blocks(name: str, parameter: nn.Parameter) -> bool:
+    return block_matrices(name.removeprefix("transformer."), parameter)
 
 
 def loader(data: LatentClips, batch: int, seed: int, steps: int, start: int) -> DataLoader[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from typing import Any
 import torch
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.data.arrays import read_arrays
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.pipeline import CounterpointPipeline, choose_device, choose_dtype, model_folder
 from counterpoint.diffusion.training import JointTraining, LatentClips, LossSettings, OptimizerSettings, loader
-from counterpoint.modalities.clip import ClipError
+from counterpoint.evaluation.events import clip_events
+from counterpoint.modalities.clip import Clip, ClipError
 from counterpoint.modalities.codecs import Codecs
 from counterpoint.modalities.text import DEFAULT_ENCODER, TextEncoder
 from counterpoint.recipes.grow import grow
@@ -160,7 +163,8 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     device = choose_device(settings.device)
     codecs = Codecs.from_pretrained(codecs_folder(settings.codecs), dtype=choose_dtype("auto", device))
     encoder = text_encoder(settings)
-    latents = LatentClips(cache_latents(data, codecs, encoder, run / "latents"))
+    cached = cache_latents(data, codecs, encoder, run / "latents")
+    latents = LatentClips(cached, event_times(data) if settings.loss.events else None)
     missing = [name for name in codecs.shapes() if name not in latents.latents]
     if missing:
         raise ClipError(f"{data}: has no {', '.join(missing)}, which the codecs are for; train codecs on these data")
@@ -174,7 +178,8 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     saved: dict[str, Any] = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
     start = int(saved["global_step"])
     if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
-        transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
+        own = {n: value for n, value in saved["state_dict"].items() if n.startswith("transformer.")}
+        transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in own.items()})
         return save(transformer, codecs, encoder, run / "model", settings)
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
     with quiet_lightning():
@@ -183,6 +188,27 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     with quiet_lightning():
         trainer.fit(module, batches, ckpt_path=resume, weights_only=False)
     return save(average.average.transformer, codecs, encoder, run / "model", settings)
+
+
+def event_times(data: Path) -> list[Sequence[float]]:
+    """Seconds at which something happens in each clip of the arrays: as listed, or else as found in the clips' sound
+    (sensors, where there is no sound; video, where there are none either).
+
+    Raises:
+        ClipError: nothing happens in any.
+    """
+    clips = read_arrays(data)
+    events: list[Sequence[float]] = [entry.get("events", ()) for entry in clips.entries]
+    if not any(events):
+        events = [_found_events(clip) for clip in clips]
+    if not any(events):
+        raise ClipError(f"{data}: no events are listed or found in the clips, which loss.events teaches; set it to 0")
+    return events
+
+
+def _found_events(clip: Clip) -> list[float]:
+    surest = Clip(clip.audio) if clip.audio is not None else Clip(sensor=clip.sensor) if clip.sensor else clip
+    return [float(time) for times in clip_events(surest).values() for time in times]
 
 
 def save(

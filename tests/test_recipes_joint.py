@@ -1,6 +1,7 @@
 """The joint recipe, end to end and tiny: clips → latents → training → a model's folder → a clip's files."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.diffusion.training import JointTraining
 from counterpoint.modalities.clip import Clip, ClipError, Track
 from counterpoint.recipes import joint
-from counterpoint.recipes.joint import PRESETS, Settings, codecs_folder, parameters, tiny, train
+from counterpoint.recipes.joint import PRESETS, Settings, codecs_folder, event_times, parameters, tiny, train
 from counterpoint.recipes.settings import from_json
 
 COUNT, SLOTS = 6, 4
@@ -78,6 +79,32 @@ def test_the_run_folder(whole: Path, settings: Settings) -> None:
     assert first.shape == last.shape == (4 * (64 + 64 + 3 * 32 + 4), 16 * 64, 3)
     assert first[:64].std() > 1
     assert all(x.dtype == torch.bfloat16 for x in weights(whole).values())
+
+
+def test_events_are_learned_beside(data: Path, settings: Settings, tmp_path: Path) -> None:
+    asked, run = replace(settings, steps=2, loss=replace(settings.loss, events=0.5)), tmp_path / "run"
+    train(asked, data, run)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    parts = sum(asked.loss.weights[name] * log[-1][f"loss/{name}"] for name in asked.loss.weights)
+    assert log[-1]["loss"] == pytest.approx(parts + 0.5 * log[-1]["loss/events"], rel=1e-3)
+    first = weights(run)
+    assert same(weights(train(asked, data, run).parent), first)  # a finished run is saved again as it was
+    assert not any("head" in name for name in first)
+
+
+def test_events_are_those_listed_or_those_heard(data: Path, tmp_path: Path) -> None:
+    heard = event_times(data)
+    assert [len(times) for times in heard] == [1] * COUNT
+    assert all(times[0] == pytest.approx(0.44, abs=0.01) for times in heard)  # the click
+    shutil.copytree(data, tmp_path / "data")
+    entries = json.loads((data / "clips.json").read_text())
+    told = json.dumps([{**entry, "events": [0.1 * i] if i else []} for i, entry in enumerate(entries)])
+    (tmp_path / "data" / "clips.json").write_text(told)
+    assert event_times(tmp_path / "data") == [[], *([0.1 * i] for i in range(1, COUNT))]
+    (tmp_path / "data" / "clips.json").write_text(json.dumps(entries))
+    np.save(tmp_path / "data" / "audio.npy", np.zeros_like(np.load(data / "audio.npy")))
+    with pytest.raises(ClipError, match=r"loss\.events"):
+        event_times(tmp_path / "data")
 
 
 def test_the_model_generates_files_that_can_be_read(whole: Path, tmp_path: Path) -> None:
