@@ -41,11 +41,13 @@ class Settings(FitSettings):
     start_from: str = (
         ""  # folder of a VideoCodec of the same size, which gets the channels it lacks; empty: from scratch
     )
+    decoder_only: bool = False  # keep `start_from`'s encoder: its latents, and the models that know them, stay good
     frames: int = 8  # of a window, drawn where something moves
     crop: int = 32  # pixels a window is wide, also drawn where something moves; a step has as many pixels as without
     whole_every: int = 4  # every how many steps the windows are whole frames, which have borders
     moving_weight: float = 10.0  # of a pixel that moves, against 1 for the background
     squared: float = 2.0  # weight of the squared error beside the absolute one
+    change: float = 0.0  # weight of the absolute error of the change from frame to frame: what flickers and jitters
     kl: float = 1e-4
     held_out: int = 16
     statistics_clips: int = 256  # clips on which the latents' mean and standard deviation are measured
@@ -134,20 +136,24 @@ def window_motion(video: np.ndarray, frames: int) -> Tensor:
 
 
 def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Generator, settings: Settings):
-    """Weighted absolute and squared error plus the posterior's KL divergence from N(0, 1), a mean over latents."""
+    """Weighted absolute and squared error, that of changes from frame to frame, and the posterior's KL divergence from
+    N(0, 1), a mean over latents."""
     video, weight = batch
     dtype = training_dtype(video.device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
     with torch.autocast(video.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        mean, logvar = (moment.float() for moment in codec.posterior(video))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.decoder_only):
+            mean, logvar = (moment.float() for moment in codec.posterior(video))
         raw = mean + torch.randn(mean.shape, generator=draws) * (0.5 * logvar).exp()
         output = codec.reconstruct(raw)
     error = output.float() - video
     absolute, squared = ((weight * e).mean() / weight.mean() for e in (error.abs(), error.square()))
+    between = torch.minimum(weight[:, :, 1:], weight[:, :, :-1])  # [B, 1, frames − 1, h, w]
+    change = (between * error.diff(dim=2).abs()).mean() / between.mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
     noise = (0.5 * logvar).exp().mean() / mean.std()
-    numbers = {"absolute": absolute, "squared": squared, "kl": kl, "noise": noise}
+    numbers = {"absolute": absolute, "squared": squared, "change": change, "kl": kl, "noise": noise}
     numbers = {name: number.item() for name, number in numbers.items()}
-    return absolute + settings.squared * squared + settings.kl * kl, numbers
+    return absolute + settings.squared * squared + settings.change * change + settings.kl * kl, numbers
 
 
 @torch.no_grad()
@@ -170,12 +176,19 @@ def create(settings: Settings) -> VideoCodec:
     """The codec as training begins: new, or `start_from`'s.
 
     Raises:
-        ClipError: `start_from` holds no codec, or one of another size or with more channels.
+        ClipError: `start_from` holds no codec, or one of another size, with more channels, or, where its encoder is
+            kept, with fewer.
     """
     torch.manual_seed(settings.seed)
     codec = VideoCodec.create(settings.widths, settings.layers, settings.decoder_layers, settings.channels)
     if settings.start_from:
-        copy_codec(VideoCodec.from_pretrained(settings.start_from), codec, settings.start_from)
+        old = VideoCodec.from_pretrained(settings.start_from)
+        copy_codec(old, codec, settings.start_from)
+        if settings.decoder_only and old.channels != codec.channels:
+            raise ClipError(f"decoder_only: {settings.start_from} has {old.channels} channels, not {codec.channels}")
+    elif settings.decoder_only:
+        raise ClipError("decoder_only: start_from has to say whose encoder is kept")
+    codec.vae.encoder.requires_grad_(not settings.decoder_only)
     return codec
 
 
@@ -191,6 +204,8 @@ def copy_codec(old: VideoCodec, new: VideoCodec, name: str) -> None:
     same = {n: w.shape for n, w in target.items() if n in kept} == {n: w.shape for n, w in kept.items()}
     if few > many or not same:
         raise ClipError(f"{name}: a video codec of another size, or with more than {new.channels} channels a token")
+    for buffer in ("latents_mean", "latents_std"):
+        target[buffer][:few] = weights[buffer]
     for part in ("weight", "bias"):  # means of each channel, and a log-variance of all
         learned, out = weights[f"encoder.conv_out.conv.{part}"], target[f"encoder.conv_out.conv.{part}"]
         out[:few], out[-1] = learned[:few], learned[-1]
@@ -214,6 +229,9 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         lambda model, step: evaluate(cast(VideoCodec, model), held_out, run / "preview.png"),
     )
     averaged = cast(VideoCodec, fitted)
+    if settings.decoder_only:
+        averaged.save_pretrained(run / "video_codec", dtype=torch.float16)
+        return run / "video_codec"
     order = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)
     averaged.fit_statistics([to_tensor(videos[row])[None] for row in order[: settings.statistics_clips]])
     averaged.save_pretrained(run / "video_codec", dtype=torch.float16)

@@ -138,3 +138,37 @@ def test_a_codec_grows_channels_and_stays_the_same_at_first(data, tmp_path):
         video_codec.create(settings(channels=8, start_from=str(tmp_path / "old")))
     with pytest.raises(ClipError, match="of another size"):
         video_codec.create(settings(widths=(16, 32, 64), start_from=str(tmp_path / "old")))
+
+
+def test_a_decoder_learns_alone(data, tmp_path):
+    """The encoder and what the latents are scaled by stay as they were, so that trained models still fit."""
+    first = video_codec.train(settings(max_steps=2), data, tmp_path / "first")
+    asked = settings(decoder_only=True, start_from=str(first), change=1.0)
+    folder = video_codec.train(asked, data, tmp_path / "second")
+    old, new = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (first, folder))
+    same = {name for name, weights in old.items() if torch.equal(weights, new[name])}
+    assert same >= {name for name in old if name.startswith(("encoder.", "latents_"))}
+    assert any(name not in same for name in old)
+    with pytest.raises(ClipError, match="start_from"):
+        video_codec.create(settings(decoder_only=True))
+    with pytest.raises(ClipError, match="has 16 channels, not 32"):
+        video_codec.create(replace(asked, channels=32))
+
+
+def test_flicker_costs_more_than_a_steady_error(data, monkeypatch):
+    codec = VideoCodec.create((8, 16, 32), channels=16)
+    video = torch.zeros(1, 3, 8, 32, 32)
+    weight = torch.ones(1, 1, 8, 32, 32)
+    weight[..., 16:] = 10.0
+    flicker = torch.tensor([1.0, -1.0] * 4).view(1, 1, 8, 1, 1)
+    cost = {}
+    for name, error in (("steady", torch.ones_like(flicker)), ("flicker", flicker)):
+        monkeypatch.setattr(codec, "reconstruct", lambda raw, error=error: video + 0.1 * error)
+        for change in (0.0, 1.0):
+            loss, numbers = video_codec.codec_loss(
+                codec, (video, weight), torch.Generator().manual_seed(0), settings(change=change)
+            )
+            cost[name, change] = loss.item()
+        assert numbers["change"] == pytest.approx(0.2 if name == "flicker" else 0.0)
+    assert cost["steady", 1.0] == cost["steady", 0.0] == pytest.approx(cost["flicker", 0.0])
+    assert cost["flicker", 1.0] == pytest.approx(cost["flicker", 0.0] + 0.2)
