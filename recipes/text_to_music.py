@@ -55,7 +55,16 @@ LOSS = LossSettings(
 def _music(preset: Settings, **changes: Any) -> Settings:
     said = {"text_length": 64, "text_features": FEATURES, "prompts": PROMPTS}
     return replace(
-        preset, codecs="music", loss=LOSS, seconds=SECONDS, whole=True, guidance=GUIDANCE, obey=OBEY, **said, **changes
+        preset,
+        codecs="music",
+        loss=LOSS,
+        seconds=SECONDS,
+        whole=True,
+        guidance=GUIDANCE,
+        isolation=1.0,
+        obey=OBEY,
+        **said,
+        **changes,
     )
 
 

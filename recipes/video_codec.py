@@ -49,6 +49,10 @@ class Settings(FitSettings):
     squared: float = 2.0  # weight of the squared error beside the absolute one
     change: float = 0.0  # weight of the absolute error of the change from frame to frame: what flickers and jitters
     kl: float = 1e-4
+    latent_noise: float = (
+        0.0  # most noise added to latents, in their standard deviations: what a generator makes is not
+    )
+    # quite what an encoder does (as in RAE, arXiv:2510.11690)
     held_out: int = 16
     statistics_clips: int = 256  # clips on which the latents' mean and standard deviation are measured
     dtype: str = "auto"  # of the convolutions in training: auto, float32 or bfloat16
@@ -144,6 +148,10 @@ def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Gen
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.decoder_only):
             mean, logvar = (moment.float() for moment in codec.posterior(video))
         raw = mean + torch.randn(mean.shape, generator=draws) * (0.5 * logvar).exp()
+        if settings.latent_noise:
+            level = settings.latent_noise * torch.rand(len(raw), 1, 1, 1, 1, generator=draws)
+            spread = mean.std(dim=(0, 2, 3, 4), keepdim=True)  # of each channel
+            raw = raw + level * spread * torch.randn(raw.shape, generator=draws)
         output = codec.reconstruct(raw)
     error = output.float() - video
     absolute, squared = ((weight * e).mean() / weight.mean() for e in (error.abs(), error.square()))

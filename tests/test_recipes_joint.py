@@ -79,6 +79,10 @@ def test_the_run_folder(whole: Path, settings: Settings) -> None:
     assert first.shape == last.shape == (4 * (64 + 64 + 3 * 32 + 4), 16 * 64, 3)
     assert first[:64].std() > 1
     assert all(x.dtype == torch.bfloat16 for x in weights(whole).values())
+    defaults = json.loads((whole / "model" / "model_index.json").read_text())["defaults"]
+    assert {name: defaults[name] for name in ("guidance", "isolation", "seconds")} == {
+        name: getattr(settings, name) for name in ("guidance", "isolation", "seconds")
+    }
 
 
 def test_events_are_learned_beside(data: Path, settings: Settings, tmp_path: Path) -> None:

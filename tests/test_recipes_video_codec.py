@@ -172,3 +172,20 @@ def test_flicker_costs_more_than_a_steady_error(data, monkeypatch):
         assert numbers["change"] == pytest.approx(0.2 if name == "flicker" else 0.0)
     assert cost["steady", 1.0] == cost["steady", 0.0] == pytest.approx(cost["flicker", 0.0])
     assert cost["flicker", 1.0] == pytest.approx(cost["flicker", 0.0] + 0.2)
+
+
+def test_noise_on_latents_is_of_their_size(data, monkeypatch):
+    codec = VideoCodec.create((8, 16, 32), channels=16)
+    motion = video_codec.Motion(np.load(data / "video.npy"), 8)
+    batch = video_codec.window_batch(motion, settings(), 0, torch.Generator().manual_seed(0))
+    heard = []
+    monkeypatch.setattr(codec, "reconstruct", lambda raw: heard.append(raw) or batch[0])
+    with torch.no_grad():
+        for noise in (0.0, 0.5):
+            chosen = settings(latent_noise=noise)
+            for seed in range(20):
+                video_codec.codec_loss(codec, batch, torch.Generator().manual_seed(seed), chosen)
+        mean, _ = codec.posterior(batch[0])
+    plain, noisy = torch.stack(heard[:20]), torch.stack(heard[20:])
+    added = (noisy - plain).std(dim=(0, 1, 3, 4, 5)) / mean.std(dim=(0, 2, 3, 4))  # of each channel
+    assert added.tolist() == pytest.approx([0.5 / 3**0.5] * 4, rel=0.3)  # a level even from 0 to .5
