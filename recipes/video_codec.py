@@ -49,9 +49,7 @@ class Settings(FitSettings):
     squared: float = 2.0  # weight of the squared error beside the absolute one
     change: float = 0.0  # weight of the absolute error of the change from frame to frame: what flickers and jitters
     kl: float = 1e-4
-    latent_noise: float = (
-        0.0  # most noise on the latents, in their deviations, as a generator's have (arXiv:2510.11690)
-    )
+    latent_noise: float = 0.0  # most noise on the latents, in their deviations (RAE, arXiv:2510.11690)
     held_out: int = 16
     statistics_clips: int = 256  # clips on which the latents' mean and standard deviation are measured
     dtype: str = "auto"  # of the convolutions in training: auto, float32 or bfloat16
