@@ -77,7 +77,7 @@ class Settings:
     prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
     seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
     guidance: float = 2.0  # the model's own scale of classifier-free guidance
-    isolation: float = 2.0  # the model's own scale of isolation guidance, where it makes or hears more than one track
+    isolation: float = 3.0  # the model's own scale of isolation guidance, where it makes or hears more than one track
     obey: float = 0.0  # scale of the model's own guidance towards tempo, key and ending of a prompt
     whole: bool = False  # the model makes shorter clips as the beginning of this length: the prompt says when they end
     device: str = "auto"
