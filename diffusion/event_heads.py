@@ -1,4 +1,4 @@
-"""When does something happen? Asked of the tokens half way through the network, as a second thing to learn.
+"""When does something happen? Asked of the tokens inside the network, as a second thing to learn.
 
 A contact, a stroke or a beat is in all tracks at once. Denoising alone teaches a network this agreement slowly, since
 an event is a small part of a clip; heads that must read the times of events from each group's own tokens, at every

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..backbones.transformer import CounterpointTransformer
 from ..modalities.clip import ClipError
+from ..modalities.codecs import SLOT_SECONDS
 from .event_heads import EventHeads, event_bins
 from .noise_levels import GridMixture, draw_grid
 from .optimizer import MuonWithAdamW, block_matrices
@@ -87,12 +88,9 @@ class LatentClips(Dataset[dict[str, Any]]):
     Args:
         folder: of the cache.
         events: of each clip, times in seconds.
-        slot_seconds: length of a slot.
     """
 
-    def __init__(
-        self, folder: Path | str, events: Sequence[Sequence[float]] | None = None, slot_seconds: float = 0.16
-    ) -> None:
+    def __init__(self, folder: Path | str, events: Sequence[Sequence[float]] | None = None) -> None:
         folder = Path(folder)
         for name in ("latents.safetensors", "text.safetensors", "captions.json"):
             if not (folder / name).is_file():
@@ -106,7 +104,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         self.events: Tensor | None = None
         if events is not None:
             slots = next(iter(self.latents.values())).shape[1]
-            self.events = torch.stack([event_bins(times, slots, slot_seconds) for times in events])  # [N, T, BINS]
+            self.events = torch.stack([event_bins(times, slots, SLOT_SECONDS) for times in events])  # [N, T, BINS]
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -179,8 +179,9 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     saved: dict[str, Any] = SafetensorsIO().load_checkpoint(resume) if resume else {"global_step": 0}
     start = int(saved["global_step"])
     if start >= settings.steps:  # Lightning would wait for a batch for ever; `state_dict` holds the averaged weights
-        own = {n: value for n, value in saved["state_dict"].items() if n.startswith("transformer.")}
-        transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in own.items()})
+        own = "transformer."
+        weights = {n.removeprefix(own): value for n, value in saved["state_dict"].items() if n.startswith(own)}
+        transformer.load_state_dict(weights)
         return save(transformer, codecs, encoder, run / "model", settings)
     module = JointTraining(transformer, settings.loss, settings.optimizer, settings.steps, settings.seed)
     with quiet_lightning():

@@ -142,8 +142,7 @@ def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Gen
     video, weight = batch
     dtype = training_dtype(video.device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
     with torch.autocast(video.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.decoder_only):
-            mean, logvar = (moment.float() for moment in codec.posterior(video))
+        mean, logvar = (moment.float() for moment in codec.posterior(video))
         raw = mean + torch.randn(mean.shape, generator=draws) * (0.5 * logvar).exp()
         if settings.latent_noise:
             level = settings.latent_noise * torch.rand(len(raw), 1, 1, 1, 1, generator=draws)
@@ -234,11 +233,9 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         lambda model, step: evaluate(cast(VideoCodec, model), held_out, run / "preview.png"),
     )
     averaged = cast(VideoCodec, fitted)
-    if settings.decoder_only:
-        averaged.save_pretrained(run / "video_codec", dtype=torch.float16)
-        return run / "video_codec"
-    order = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)
-    averaged.fit_statistics([to_tensor(videos[row])[None] for row in order[: settings.statistics_clips]])
+    if not settings.decoder_only:
+        order = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)
+        averaged.fit_statistics([to_tensor(videos[row])[None] for row in order[: settings.statistics_clips]])
     averaged.save_pretrained(run / "video_codec", dtype=torch.float16)
     return run / "video_codec"
 
