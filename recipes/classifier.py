@@ -46,9 +46,9 @@ class Settings(FitSettings):
     lr: float = 2e-3
     muon: float = 0.02
     ema: float = 0.99
-    width: int = 96
+    width: int = 64
     depth: int = 3
-    heads: int = 3
+    heads: int = 2
     mixture: GridMixture = field(
         default_factory=lambda: GridMixture(per_modality=0.2, clean_rows=0.1, clean_segment=0.1, uniform=0.5)
     )
