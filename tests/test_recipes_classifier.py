@@ -4,12 +4,17 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from counterpoint.backbones.classifier import LatentClassifier
 from counterpoint.data.arrays import write_arrays
 from counterpoint.data.physics import generate
+from counterpoint.diffusion.model_files import model_folder
+from counterpoint.diffusion.process import add_noise
 from counterpoint.modalities.clip import ClipError
+from counterpoint.modalities.codecs import Codecs
 from counterpoint.recipes import classifier
+from counterpoint.recipes.evaluate_joint import tensors
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +46,17 @@ def test_clips_without_attributes_are_refused(data, tiny_model, tmp_path):
         classifier.train(settings, tmp_path / "data", tmp_path / "run")
     with pytest.raises(ClipError, match="more than held_out=8"):
         classifier.train(replace(settings, held_out=8), data, tmp_path / "other")
+
+
+def test_the_shipped_classifier_reads_clips_that_it_has_not_seen():
+    model = LatentClassifier.from_pretrained(model_folder("joint") / "classifier").float().eval()
+    clips = list(generate(range(10**8, 10**8 + 6), "test", 1))
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        clean = Codecs.from_pretrained(model_folder("joint") / "codecs").encode(tensors(clips))
+        sigma = {name: torch.full(x.shape[:2], 0.4) for name, x in clean.items()}
+        noised = {n: add_noise(x, torch.randn(x.shape, generator=draws), sigma[n]) for n, x in clean.items()}
+        said = model(noised, sigma)
+    targets = model.targets([clip.metadata["attributes"] for clip in clips])
+    right = torch.stack([said[name].argmax(-1) == targets[name] for name in ("floor", "shape", "size", "material")])
+    assert right.sum() >= 22  # of 24; by chance 8
