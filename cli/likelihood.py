@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -100,7 +101,7 @@ def judge(
         log_likelihood,
         mutual_information,
     )
-    from counterpoint.diffusion.offsets import search, shifted_latents
+    from counterpoint.diffusion.offsets import TELLING, search, shifted_latents
     from counterpoint.diffusion.pipeline import CounterpointPipeline
 
     disable_progress_bar()
@@ -117,9 +118,10 @@ def judge(
         flow = Flow(how["solver"], how.get("steps", 8), how["probes"], seed=how["seed"])
         bound = partial(log_likelihood, flow=flow)
 
-    def score(latents: Any, known: Any) -> Any:
+    def score(latents: Any, known: Any, **more: Any) -> Any:
         batch = next(iter(latents.values())).shape[0]
-        return bound(pipeline.denoiser([prompt] * batch), {n: x.to(pipeline.device) for n, x in latents.items()}, known)
+        clean = {n: x.to(pipeline.device) for n, x in latents.items()}
+        return bound(pipeline.denoiser([prompt] * batch), clean, known, **more)
 
     zero = list(shifts).index(0)
     here = {n: x[zero : zero + 1] for n, x in shifted.latents.items()}
@@ -137,9 +139,14 @@ def judge(
         "evaluations": sum(value.evaluations for value in table.values()),
     }
     if len(shifts) > 1:
-        at, bits = search(score, shifted, progress=_tell if sys.stderr.isatty() else None)
-        rows = zip(shifts, at.bits_per_dimension.tolist(), bits.tolist(), strict=True)
-        found["shifts"] = [{"ms": ms, "bits_per_dimension": one, "information_bits": two} for ms, one, two in rows]
+        telling = dict(zip(("low", "high"), TELLING, strict=True)) if how["method"] == "elbo" else {}
+        at, bits = search(partial(score, **telling), shifted, progress=_tell if sys.stderr.isatty() else None)
+        found["shifts"] = [{"ms": ms, "information_bits": two} for ms, two in zip(shifts, bits.tolist(), strict=True)]
+        if telling:
+            found["telling_levels"] = telling
+        else:
+            for row, one in zip(found["shifts"], at.bits_per_dimension.tolist(), strict=True):
+                row["bits_per_dimension"] = one
         found["best_shift_ms"] = max(found["shifts"], key=lambda row: (row["information_bits"], -abs(row["ms"])))["ms"]
     return found
 
@@ -156,10 +163,14 @@ def report(found: dict[str, Any]) -> list[str]:
         lines.append(f"  {name:<24} {value:9.4f} bits/dim  {found['dimensions'][name]:7d} dimensions")
     lines.append(f"information shared by {of} and {theirs}: {found['information_bits']:.2f} bits")
     if "shifts" in found:
-        lines.append(f"{'shift':>8}  {of + '|' + theirs:>20}  {'information':>12}")
+        if "telling_levels" in found:
+            low, high = (1 / (1 + math.exp(-found["telling_levels"][key])) for key in ("low", "high"))
+            lines.append(f"information at noise levels from {low:.2f} to {high:.2f}, by the shift of {of}:")
+        else:
+            lines.append(f"information by the shift of {of}:")
         for row in found["shifts"]:
-            lines.append(f"{row['ms']:5d} ms  {row['bits_per_dimension']:11.4f} bits/dim  "
-                         f"{row['information_bits']:7.2f} bits")  # fmt: skip
+            exact = f"  {row['bits_per_dimension']:11.4f} bits/dim" if "bits_per_dimension" in row else ""
+            lines.append(f"{row['ms']:5d} ms  {row['information_bits']:9.2f} bits{exact}")
         lines.append(f"{of} fits {theirs} best when shifted by {found['best_shift_ms']} ms")
     return lines
 

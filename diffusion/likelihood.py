@@ -139,7 +139,8 @@ def denoising_likelihood(
     known: Mapping[str, Tensor] | None = None,
     levels: int = 16,
     seed: int = 0,
-    span: float = 5.0,
+    low: float = -5.0,
+    high: float = 5.0,
     name: str = "conditional",
 ) -> Likelihood:
     """A bound of the log-likelihood from how well the latents are denoised: one pass a level, no gradients.
@@ -152,7 +153,8 @@ def denoising_likelihood(
         denoiser, latents, known, name: as for `log_likelihood`.
         levels: noise levels, even in λ.
         seed: of the noise.
-        span: λ runs from −span to span.
+        low, high: between which λ runs. A narrower range gives the part of it that these levels add, up to a constant;
+            differences between samples, or with and without what is given, are then what these levels tell.
     """
     if levels < 1:
         raise ValueError(f"levels: {levels} is less than 1")
@@ -160,9 +162,9 @@ def denoising_likelihood(
     shapes = {n: x.shape for n, x in latents.items()}
     dimensions = _dimensions(free, shapes)
     total = torch.zeros_like(dimensions, dtype=torch.float64)
-    width = 2 * span / levels
+    width = (high - low) / levels
     for index in range(levels):
-        level = 1 / (1 + math.exp(span - (index + 0.5) * width))
+        level = 1 / (1 + math.exp(-low - (index + 0.5) * width))
         noise = {n: _draw(shape, seed, index, n).to(latents[n].device) for n, shape in shapes.items()}
         sigma = {n: free[n].to(torch.float32) * level for n in latents}
         noised = {n: (1 - per_token(sigma[n])) * x + per_token(sigma[n]) * noise[n] for n, x in latents.items()}

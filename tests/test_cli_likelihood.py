@@ -57,8 +57,19 @@ def test_the_offset_is_searched(run, clip, tiny_model, tmp_path):
     best = max(found["shifts"], key=lambda row: row["information_bits"])
     assert found["best_shift_ms"] == best["ms"] or best["information_bits"] == pytest.approx(0.0)
     assert f"video fits audio best when shifted by {found['best_shift_ms']} ms" in out
-    middle = found["shifts"][2]
-    assert middle["bits_per_dimension"] == pytest.approx(found["bits_per_dimension"]["video|audio"], rel=1e-4)
+    assert found["telling_levels"] == {"low": 1.0, "high": 3.0}
+    assert "information at noise levels from 0.73 to 0.95, by the shift of video:" in out
+
+
+def test_the_flow_searches_too(run, clip, tiny_model, tmp_path):
+    code, out, _ = run("likelihood", clip, "--model", tiny_model, "--steps", 1, "--probes", 1, "--device", "cpu",
+                       "--shift-search", 80, "--step", 80, "--json", tmp_path / "scores.json")  # fmt: skip
+    assert code == 0
+    found = json.loads((tmp_path / "scores.json").read_text())
+    middle = found["shifts"][1]
+    assert middle["bits_per_dimension"] == pytest.approx(found["bits_per_dimension"]["audio|video"], rel=1e-4)
+    assert middle["information_bits"] == pytest.approx(found["information_bits"], rel=1e-3, abs=1e-3)
+    assert "information by the shift of audio:" in out
 
 
 @pytest.mark.parametrize(

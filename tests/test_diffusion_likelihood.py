@@ -156,6 +156,15 @@ def test_how_well_it_is_denoised_tells_the_likelihood() -> None:
     assert found.evaluations == 128
 
 
+def test_ranges_of_noise_levels_add_up() -> None:
+    x = {"video": MEAN + SPREAD * draws(2, 8, 8, 16)}
+    x["video"][1] += 0.3
+    whole = denoising_likelihood(gaussian, x, levels=128).log_prob.diff()
+    parts = [denoising_likelihood(gaussian, x, levels=64, low=low, high=low + 5).log_prob.diff() for low in (-5.0, 0.0)]
+    assert float(parts[0] + parts[1]) == pytest.approx(float(whole), rel=0.1)
+    assert all(abs(float(part)) > 0.05 * abs(float(whole)) for part in parts)
+
+
 def test_mutual_information_without_gradients() -> None:
     """In one step with each other 128 pairs share 0.49 bits each; out of step, they lose more than that."""
     x = correlated(1, 128)
