@@ -3,8 +3,10 @@
 A patch is P steps of all C channels. Each channel is centred and scaled (one with heavy tails is companded by asinh
 first); the patch's P·C numbers are then turned onto their principal axes and every axis is brought to about unit
 variance: y = Vᵀ(x − m) / √(λ + floor). So the slow level of a signal and its small steps from one sample to the next
-weigh the same, and channels that are equal stay equal, since axes without variance are left out. The axes, ordered by
-their variance, are dealt out to tokens of no more than `token` numbers.
+weigh the same, and channels that are equal stay equal, since axes without variance are left out. Last, each axis is
+bent so that its values are distributed normally (normal scores): what happens once in a thousand windows lies three
+deviations from the middle then, and not twenty, where a walk from noise is decided before the network hears anything.
+The axes, ordered by their variance, are dealt out to tokens of no more than `token` numbers.
 
 Decoding is the exact inverse up to the axes left out. A channel that takes few different values (a lamp's power in
 steps of ten) is rounded to the nearest of them, and nothing leaves the range that was seen.
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from ..modalities.clip import ClipError
 
+KNOTS = 1025  # of the map of an axis to normal scores
 LEVELS = 256  # a channel with no more different values is rounded to them
 FITTED = 20_000  # windows that the axes are fitted on
 
@@ -34,7 +37,8 @@ class SeriesPatches:
     Args:
         patch: steps of a slot, `P`; a window's length must be a multiple of it.
         tensors: `center`, `scale`, `bend` `[C]` (bend 0: no companding), `low`, `high` `[C]`, `mean` `[P·C]`,
-            `encode` `[P·C, K]`, `decode` `[K, P·C]`, and `levels.i` for each channel that is rounded.
+            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `levels.i` for each channel that is rounded, and with normal
+            scores `scores` `[Q]` and the values that have them `knots` `[K, Q]`.
         sizes: numbers of each token; they add up to `K`.
     """
 
@@ -43,8 +47,9 @@ class SeriesPatches:
 
     @classmethod
     def fit(
-        cls, windows: np.ndarray, patch: int, token: int = 64, floor: float = 1e-5, tails: float = 10.0, seed: int = 0
-    ) -> SeriesPatches:
+        cls, windows: np.ndarray, patch: int, token: int = 64, floor: float = 1e-5, tails: float = 10.0,
+        normal: bool = True, seed: int = 0,
+    ) -> SeriesPatches:  # fmt: skip
         """Fit on windows `[N, L, C]`.
 
         Args:
@@ -52,6 +57,7 @@ class SeriesPatches:
             token: most numbers of a token.
             floor: variance added to that of every axis, in units of a channel's; axes of a tenth of it are left out.
             tails: a channel whose kurtosis (3 for a Gaussian) exceeds this is companded.
+            normal: whether the axes are mapped to normal scores.
             seed: chooses the windows where there are more than 20,000.
 
         Raises:
@@ -71,6 +77,8 @@ class SeriesPatches:
             raise ClipError("windows: no channel varies")
         spread, axes = (variance[order] + floor).sqrt(), axes[:, order]
         tensors |= {"mean": mean, "encode": axes / spread, "decode": (axes * spread).T}
+        if normal:
+            tensors |= _normal_scores((y - mean) @ tensors["encode"])
         parts = -(-len(order) // token)
         sizes = tuple(len(part) for part in np.array_split(np.arange(len(order)), parts))
         return cls(patch, {key: value.float().contiguous() for key, value in tensors.items()}, sizes)
@@ -83,12 +91,15 @@ class SeriesPatches:
     def encode(self, windows: Tensor) -> dict[str, Tensor]:
         """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`."""
         y = _compand(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]
-        return self.split((y - self.tensors["mean"]) @ self.tensors["encode"])
+        z = (y - self.tensors["mean"]) @ self.tensors["encode"]
+        return self.split(_bent(z, self.tensors["knots"], self.tensors["scores"]) if "knots" in self.tensors else z)
 
     def decode(self, latents: dict[str, Tensor]) -> Tensor:
         """`{token: [B, T, 1, size]}` → windows `[B, L, C]`."""
         own = self.tensors
-        y = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float() @ own["decode"] + own["mean"]
+        z = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float()  # [B, T, K]
+        z = _unbent(z, own["knots"], own["scores"]) if "knots" in own else z
+        y = z @ own["decode"] + own["mean"]
         y = y.unflatten(2, (self.patch, -1)).flatten(1, 2)  # [B, L, C]
         bent = torch.where(own["bend"] > 0, torch.sinh(y * own["bend"].clamp_min(1e-6)), y)
         x = bent * own["scale"] + own["center"]
@@ -148,3 +159,39 @@ def _compand(x: Tensor, own: dict[str, Tensor]) -> Tensor:
     """Channels of `[…, C]` with variance 1; a companded one y = asinh((x − median) / deviation) / bend."""
     y = (x - own["center"]) / own["scale"]
     return torch.where(own["bend"] > 0, torch.asinh(y) / own["bend"].clamp_min(1e-6), y)
+
+
+def _normal_scores(values: Tensor) -> dict[str, Tensor]:
+    """`scores` `[Q]`, even from the least to the greatest that `n` values have, and of each axis of `[n, K]` the
+    quantiles `knots` `[K, Q]` that belong to them."""
+    n = len(values)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    end = normal.icdf(torch.tensor(1 - 0.5 / n, dtype=torch.float64))
+    scores = torch.linspace(-1, 1, KNOTS, dtype=torch.float64) * end
+    place = (normal.cdf(scores) * n - 0.5).clamp(0, n - 1)  # among the sorted values
+    ordered, before = values.sort(dim=0).values, place.long()
+    share = (place - before)[:, None]
+    knots = ordered[before] * (1 - share) + ordered[(before + 1).clamp_max(n - 1)] * share  # [Q, K]
+    return {"scores": scores, "knots": knots.T}
+
+
+def _bent(z: Tensor, knots: Tensor, scores: Tensor) -> Tensor:
+    """Values `[…, K]` → their normal scores; one that many values share has the middle of theirs."""
+    z = z.movedim(-1, 0)  # [K, …]
+    flat, last = z.flatten(1).contiguous(), len(scores) - 1
+    first = torch.searchsorted(knots, flat)  # knots before it are smaller
+    after = torch.searchsorted(knots, flat, right=True)  # from here on they are greater
+    high = first.clamp(1, last)
+    below, above = knots.gather(1, high - 1), knots.gather(1, high)
+    share = ((flat - below) / (above - below).clamp_min(1e-12)).clamp(0, 1)
+    between = torch.lerp(scores[high - 1], scores[high], share)
+    shared = (scores[first.clamp_max(last)] + scores[(after - 1).clamp_min(0)]) / 2
+    return torch.where(after > first, shared, between).view_as(z).movedim(0, -1)
+
+
+def _unbent(scored: Tensor, knots: Tensor, scores: Tensor) -> Tensor:
+    """The inverse of `_bent`; beyond the outermost scores stand the least and the greatest value."""
+    place = ((scored / scores[-1] + 1) / 2 * (len(scores) - 1)).clamp(0, len(scores) - 1).movedim(-1, 0)  # [K, …]
+    flat = place.flatten(1)
+    low = flat.long().clamp_max(len(scores) - 2)
+    return torch.lerp(knots.gather(1, low), knots.gather(1, low + 1), flat - low).view_as(place).movedim(0, -1)

@@ -65,6 +65,7 @@ class Settings:
     token: int = 64  # most numbers of a token; with the clock's 16 no more than the width
     floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
     tails: float = 10.0  # kurtosis above which a channel is companded
+    normal: bool = True  # whether every axis is mapped to normal scores
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
     )
@@ -187,7 +188,9 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
 
         return train_own(settings, data, run)  # pyright: ignore[reportArgumentType] (the class by its other name)
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
-    codec = SeriesPatches.fit(windows.values, patch_of(settings), settings.token, settings.floor, settings.tails)
+    codec = SeriesPatches.fit(
+        windows.values, patch_of(settings), settings.token, settings.floor, settings.tails, settings.normal
+    )
     facts = {
         "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
         "series_seed": settings.series_seed,

@@ -33,9 +33,41 @@ def test_decoding_is_the_inverse(windows, patch):
 
 
 def test_latents_are_white(windows):
-    codec = SeriesPatches.fit(windows, 12, token=16)
+    codec = SeriesPatches.fit(windows, 12, token=16, normal=False)
     flat = torch.cat(list(codec.encode(torch.from_numpy(windows)).values()), dim=3).flatten(1)
     torch.testing.assert_close(flat.T @ flat / len(flat), torch.eye(flat.shape[1]), atol=5e-2, rtol=0)
+
+
+def test_a_rare_state_far_away_has_a_normal_score():
+    """One window in a hundred stands at 50 where the others are within 3: a walk from noise must not have to decide for
+    it at once, and from noise alone it comes out as often as it is there."""
+    draws = np.random.default_rng(0)
+    windows = draws.normal(size=(2000, 4, 2)).cumsum(axis=1).astype(np.float32)
+    windows[::100] += 50
+    codec = SeriesPatches.fit(windows, 4)
+    x = torch.from_numpy(windows)
+    latents = torch.cat(list(codec.encode(x).values()), dim=3).flatten(1)
+    assert latents.abs().max() < 3.7
+    torch.testing.assert_close(latents.mean(0), torch.zeros(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.pow(2).mean(0), torch.ones(8), atol=1e-2, rtol=0)
+    torch.testing.assert_close(latents.pow(4).mean(0), torch.full((8,), 3.0), atol=0.1, rtol=0)
+    torch.testing.assert_close(codec.decode(codec.encode(x)), x, atol=1e-3, rtol=0)
+    noise = torch.randn(20_000, 1, 8, generator=torch.Generator().manual_seed(0))
+    far = codec.decode(codec.split(noise)).mean(dim=(1, 2)) > 25
+    assert far.float().mean().item() == pytest.approx(0.01, abs=0.002)
+    plain = SeriesPatches.fit(windows, 4, normal=False)
+    assert plain.decode(plain.split(noise)).mean(dim=(1, 2)).max() < 25
+    assert torch.cat(list(plain.encode(x).values()), dim=3).abs().max() > 6
+
+
+def test_what_many_values_share_has_the_middle_of_their_scores():
+    windows = np.repeat(np.random.default_rng(0).random((1000, 1, 1)) < 0.25, 4, axis=1).astype(np.float32)
+    latents = SeriesPatches.fit(windows, 4).encode(torch.from_numpy(windows))["axes0"]
+    assert latents.shape == (1000, 1, 1, 1)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    between, end = normal.icdf(torch.tensor([(windows[:, 0] == 0).mean(), 1 - 0.5 / 1000])).tolist()
+    found = sorted(abs(value) for value in latents.unique().tolist())  # which way an axis points is open
+    assert found == pytest.approx([(end - between) / 2, (end + between) / 2], abs=0.02)
 
 
 def test_equal_channels_stay_equal_and_levels_and_range_hold_for_any_latents(windows):
