@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,10 @@ def evaluate(
         if name in found:
             continue
         clock, rows = Clock(), []
+        moved = lru_cache(maxsize=2)(partial(_moved, held, given))  # one clip's `another` is the next one's `own`
         for i in range(prompts):
             key = f"{'+'.join(given)}_{i:05d}"
-            rows.append(store.arrays(key, lambda i=i, given=given: _judge(held, i, given, words[i], bound)))
+            rows.append(store.arrays(key, lambda i=i, moved=moved: _judge(held, i, moved, words[i], bound)))
             say(f"{name}: {i + 1} of {prompts}")
         found[name] = summary(rows) | {"seconds_per_clip": clock.seconds / prompts}
         write_scores({**scores, "shifts_ms": shifts_ms(), "commit": commit()}, json_path)
@@ -87,30 +88,32 @@ def shifts_ms() -> list[int]:
     return [round(k * FRAME * 1000) for k in range(-REACH, REACH + 1)]
 
 
-def earlier(values: Tensor, rate: float) -> Tensor:
-    """A track `[…, n]` earlier by each of the shifts, `[2·REACH + 1, …, n]`; its ends are repeated."""
-    n = values.shape[-1]
+def earlier(values: Tensor, rate: float, axis: int = -1) -> Tensor:
+    """A track `[…, n, …]`, its time on `axis`, earlier by each of the shifts, `[2·REACH + 1, …, n, …]`; its ends are
+    repeated."""
+    times = torch.arange(values.shape[axis])
     steps = [round(k * FRAME * rate) for k in range(-REACH, REACH + 1)]
-    return torch.stack([values[..., (torch.arange(n) + step).clamp(0, n - 1)] for step in steps])
+    return torch.stack([values.index_select(axis, (times + step).clamp(0, len(times) - 1)) for step in steps])
 
 
-def _judge(held: HeldOut, index: int, given: Sequence[str], text: str, bound: Any) -> Arrays:
-    """A clip's sound beside its `own` tracks, and beside those of `another` clip: nats `[2·REACH + 1]`."""
+def _judge(held: HeldOut, index: int, moved: Callable[[int], dict[str, Tensor]], text: str, bound: Any) -> Arrays:
+    """A clip's sound beside its `own` tracks, and beside those of `another` clip: nats `[2·REACH + 1]`.
+
+    Args:
+        moved: by a clip's number what `_moved` makes of it.
+    """
     sound = held.latents["audio"][index, MARGIN:-MARGIN].expand(2 * REACH + 1, -1, -1, -1)
     names = {"own": index, "another": (index + 1) % held.prompts}
-    return {name: bound(text, {"audio": sound, **_moved(held, i, given)}).cpu().numpy() for name, i in names.items()}
+    return {name: bound(text, {"audio": sound, **moved(i)}).cpu().numpy() for name, i in names.items()}
 
 
-def _moved(held: HeldOut, index: int, given: Sequence[str]) -> dict[str, Tensor]:
-    """Latents of a clip's tracks at every shift, `{modality: [2·REACH + 1, T', S, C]}`."""
-    values = {n: x[0] for n, x in tensors(held.clips[index : index + 1]).items() if group_of(n) in given}
-    moved = {}
-    for name, x in values.items():
-        if name == "video":  # [3, F, H, W]
-            moved[name] = earlier(x.movedim(1, -1), held.clips[index].tracks[name].rate).movedim(-1, 2)
-        else:
-            moved[name] = earlier(x, held.clips[index].tracks[name].rate)
-    moved = {name: x.to(held.pipeline.device) for name, x in moved.items()}
+def _moved(held: HeldOut, given: Sequence[str], index: int) -> dict[str, Tensor]:
+    """Latents of a clip's given tracks at every shift, `{modality: [2·REACH + 1, T', S, C]}`."""
+    clip, moved = held.clips[index], {}
+    for name, values in tensors([clip]).items():
+        if group_of(name) in given:  # video [3, F, H, W], sensors [channels, n]
+            shifts = earlier(values[0], clip.tracks[name].rate, 1 if name == "video" else -1)
+            moved[name] = shifts.to(held.pipeline.device)
     return {name: x[:, MARGIN:-MARGIN].cpu() for name, x in held.pipeline.codecs.encode(moved).items()}
 
 

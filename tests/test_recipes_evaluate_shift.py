@@ -47,7 +47,7 @@ def test_the_others_move_and_the_sound_stays(tiny_model: Path, tmp_path: Path):
         asked.append(latents)
         return torch.zeros(21)
 
-    evaluate_shift._judge(held, 0, ("video", "sensor"), "", bound)
+    evaluate_shift._judge(held, 0, partial(evaluate_shift._moved, held, ("video", "sensor")), "", bound)
     own, another = asked
     assert (own["audio"] == own["audio"][:1]).all()
     assert (own["audio"] == another["audio"]).all()
