@@ -52,9 +52,8 @@ def evaluate(
     scores, store = begin(model, json_path, work, prompts=prompts, seed=seed, settings=dict(pipeline.defaults))
     held = HeldOut.create(pipeline, work, scores, workers, say)
     tracks = tuple(t for t in TRACKS if t in held.real.features)
-    settings = {
-        name: one for name, one in settings_of(pipeline, weak).items() if name == BASE or not only or one.kind in only
-    }
+    everything = settings_of(pipeline, weak)
+    settings = {n: one for n, one in everything.items() if n == BASE or not only or one.kind in only}
     found = scores.setdefault("guidance", {})
     scores.setdefault("real", judged_real(held, tracks))
 
@@ -68,6 +67,7 @@ def evaluate(
             if setting.measurement is not None:
                 own["residual"] = obeyed(setting.measurement, made(setting), made(settings[BASE]), held)
             found[name] = own
+            scores["guidance"] = {n: found[n] for n in (*everything, *found) if n in found}  # in the order of settings
             write_scores({**scores, "commit": commit()}, json_path)
     return scores
 

@@ -1,5 +1,7 @@
 """The settings of guidance that `evaluate_guidance` compares, each by what is typed after `--guide`.
 
+`score`, the classifier asked about the predicted clean clip, is Python's alone.
+
 Where the target is each clip's own, it stands in braces: `classifier:material={material}:2` leads every clip to the
 material that its prompt states, `events={contacts}` to the times at which things meet in the real clip of that prompt.
 """
@@ -20,7 +22,7 @@ from counterpoint.backbones.classifier import LatentClassifier
 from counterpoint.diffusion.model_files import model_folder
 from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.guidance.auto import AutoGuidance
-from counterpoint.guidance.classifier import Classifier
+from counterpoint.guidance.classifier import Classifier, CleanScore
 from counterpoint.guidance.classifier_free import ClassifierFree
 from counterpoint.guidance.diffusers_guiders import DiffusersGuider
 from counterpoint.guidance.interface import Guidance
@@ -71,6 +73,7 @@ def settings_of(pipeline: CounterpointPipeline, weak: str | None = None) -> dict
     classifier = classifier_of(pipeline)
     if classifier is not None:
         made += [_classified(classifier, "material", scale) for scale in (1.0, 2.0, 4.0)]
+        made.append(_scored(classifier, "material", 2.0))
     if weak is not None:
         other = CounterpointPipeline.from_pretrained(weak, device=str(pipeline.device))
         if other.codecs.shapes() != pipeline.codecs.shapes():
@@ -134,14 +137,37 @@ class ByClip:
         chosen = torch.tensor([number or 0 for number in targets], device=said.device)
         return said.gather(1, chosen[:, None])[:, 0] * stated
 
+    @classmethod
+    def of(cls, classifier: LatentClassifier, clips: Sequence[Clip], attribute: str) -> ByClip:
+        """To what is true of each real clip."""
+        stated = [clip.metadata["attributes"].get(attribute) for clip in clips]
+        return cls(classifier, tuple(None if value is None else str(value) for value in stated))
+
+    def score(self, attribute: str) -> Callable[[dict[str, Tensor]], Tensor]:
+        """The same of clean latents: a score for `CleanScore`."""
+
+        def score(clean: dict[str, Tensor]) -> Tensor:
+            return self.log_probability(clean, {n: x.new_zeros(x.shape[:2]) for n, x in clean.items()}, attribute, "")
+
+        return score
+
 
 def _classified(classifier: LatentClassifier, attribute: str, scale: float) -> Setting:
     def make(_: CounterpointPipeline, clips: Sequence[Clip]) -> list[Guidance]:
-        stated = [clip.metadata["attributes"].get(attribute) for clip in clips]
-        own = ByClip(classifier, tuple(None if value is None else str(value) for value in stated))
+        own = ByClip.of(classifier, clips, attribute)
         return [ClassifierFree(2.0), Classifier(scale, classifier=own, attribute=attribute, value="")]
 
     return Setting(f"{BASE} classifier:{attribute}={{{attribute}}}:{scale:g}", make)
+
+
+def _scored(classifier: LatentClassifier, attribute: str, scale: float) -> Setting:
+    """The same classifier as a score of the predicted clean clip."""
+
+    def make(_: CounterpointPipeline, clips: Sequence[Clip]) -> list[Guidance]:
+        score = ByClip.of(classifier, clips, attribute).score(attribute)
+        return [ClassifierFree(2.0), CleanScore(scale, score=score)]
+
+    return Setting(f"{BASE} score:{attribute}={{{attribute}}}:{scale:g}", make)
 
 
 @dataclass(frozen=True)

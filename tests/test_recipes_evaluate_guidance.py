@@ -70,6 +70,24 @@ def test_every_clip_is_led_to_its_own_class():
     torch.testing.assert_close(found, torch.stack([said[0, 1], torch.tensor(0.0), said[2, 0]]))
 
 
+def test_the_score_of_a_clean_clip_is_the_classifiers_word_without_noise(clips):
+    heard = []
+
+    class Known:
+        def __call__(self, latents, sigma):
+            heard.append(sigma)
+            return {"size": latents["audio"].flatten(1).log_softmax(-1)}
+
+        def number(self, attribute, value):
+            return ("small", "medium", "large").index(value)
+
+    x = torch.randn(2, 3, 1, 1)
+    found = ByClip.of(Known(), clips, "size").score("size")({"audio": x})
+    true = [Known().number("size", clip.metadata["attributes"]["size"]) for clip in clips]
+    torch.testing.assert_close(found, x.flatten(1).log_softmax(-1)[range(2), true])
+    torch.testing.assert_close(heard[0]["audio"], torch.zeros(2, 3))
+
+
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_real_clips_meet_their_own_measurements_best(pipeline, clips, name):
     """Sensors are encoded without loss; sound and video of an untrained codec only have to be measured at all."""
@@ -121,3 +139,7 @@ def test_the_scores_are_complete_and_go_on(tiny_model, tmp_path, monkeypatch):
     (tmp_path / "g.json").unlink()
     monkeypatch.setattr(evaluate_guidance, "walk", None)  # everything was made
     assert evaluate(tiny_model, tmp_path / "g.json", 4, **options)["guidance"] == found
+    (tmp_path / "g.json").unlink()
+    evaluate(tiny_model, tmp_path / "g.json", 4, **options | {"only": ["sensor"]})
+    again = evaluate(tiny_model, tmp_path / "g.json", 4, **options)["guidance"]
+    assert list(again) == list(found)  # whatever was asked for first
