@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,9 @@ class Settings:
     floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
     tails: float = 10.0  # kurtosis above which a channel is companded
     normal: bool = True  # whether every axis is mapped to normal scores
+    location: float = 1.0  # of a set: that of its noise levels, for `mixture.location`, since its axes are white
+    emphasis: float = 0.5  # how much more an axis counts in the loss that varies more; 0: all the same
+    calibrate: int = 8000  # samples that walk once after training, to keep mean and variance of later ones; 0: none
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
     )
@@ -92,7 +95,7 @@ def tiny() -> Settings:
     model = ModelSettings(width=32, depth=1, heads=2, feed_forward="shared", multiple=2)
     return Settings(
         set="Sines", length=8, patch=4, token=16, model=model, steps=4, batch=8, log_every=1, checkpoint_every=2,
-        sample_steps=2,
+        sample_steps=2, calibrate=16,
     )  # fmt: skip
 
 
@@ -106,16 +109,22 @@ ARRAYS = False  # its data are a file of its own
 
 
 class WindowBatches(Dataset[dict[str, Any]]):
-    """Whole batches of latents by their keys `[(row, draw), …]`: `{"latents": {token: [B, T, 1, size]}, …}`."""
+    """Whole batches of latents by their keys `[(row, draw), …]`: `{"latents": {token: [B, T, 1, size]}, …}`.
 
-    def __init__(self, windows: np.ndarray, codec: SeriesPatches) -> None:
-        self.windows, self.codec = windows, codec
+    Args:
+        windows: `[N, L, C]`.
+        codec: makes the latents.
+        emphasis: see `SeriesPatches.weights`; they come with each batch, `"weights": {token: [size]}`.
+    """
+
+    def __init__(self, windows: np.ndarray, codec: SeriesPatches, emphasis: float = 0.0) -> None:
+        self.windows, self.codec, self.weights = windows, codec, codec.weights(emphasis)
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         rows = [row for row, _ in keys]
         latents = self.codec.encode(torch.from_numpy(self.windows[rows]))
         text, mask = no_text(len(rows))
-        return {"latents": latents, "text": text, "text_mask": mask}
+        return {"latents": latents, "weights": self.weights, "text": text, "text_mask": mask}
 
 
 class SeriesTraining(JointTraining):
@@ -126,7 +135,7 @@ class SeriesTraining(JointTraining):
     """
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """The mean squared error of the prediction over all axes, as one loss."""
+        """The mean squared error of the prediction over all axes, by their weights, as one loss."""
         clean = batch["latents"]
         first = next(iter(clean.values()))
         grid = draw_grid(["sensor"], len(first), first.shape[1], self.loss.mixture, generator)
@@ -141,7 +150,7 @@ class SeriesTraining(JointTraining):
         error = torch.zeros_like(sigma)
         for name, x in clean.items():
             target = process.target(x, noise[name], sigma)
-            error = error + (predicted[name].float() - target).square().sum(dim=(2, 3))
+            error = error + ((predicted[name].float() - target).square() * batch["weights"][name]).sum(dim=(2, 3))
         axes = sum(x.shape[3] for x in clean.values())
         return {"sensor": (error * weight).sum() / (axes * weight.sum().clamp_min(1.0))}
 
@@ -198,17 +207,22 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     }  # fmt: skip
 
     def save(transformer: CounterpointTransformer) -> Path:
-        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
+        generator = SeriesGenerator(codec, transformer, facts)
+        if settings.calibrate:
+            generator.calibrate(windows.values, settings.calibrate, settings.seed, settings.bf16)
+        return generator.save_pretrained(run / "model")
 
     return fit(
-        settings, run, build_transformer(settings, codec), SeriesTraining, WindowBatches(windows.values, codec),
-        len(windows), save,
+        settings, run, build_transformer(settings, codec), SeriesTraining,
+        WindowBatches(windows.values, codec, settings.emphasis), len(windows), save,
+        replace(settings.mixture, location=settings.location),
     )  # fmt: skip
 
 
 def fit(
     settings: Settings, run: Path, transformer: CounterpointTransformer, kind: type[JointTraining],
     data: Dataset[dict[str, Any]], size: int, save: Callable[[CounterpointTransformer], Path],
+    mixture: GridMixture | None = None,
 ) -> Path:  # fmt: skip
     """Trains the network, or goes on; what `save` makes of the one with the averaged weights.
 
@@ -219,6 +233,7 @@ def fit(
         kind: the training step.
         data: whole batches by their keys; `size`: how many windows it holds.
         save: called at the end, and again where the run was finished already.
+        mixture: the noise levels; None: those of the settings.
     """
     run.mkdir(parents=True, exist_ok=True)
     to_json(settings, run / "settings.json")
@@ -233,7 +248,7 @@ def fit(
         transformer.load_state_dict({n.removeprefix("transformer."): value for n, value in saved["state_dict"].items()})
         return save(transformer)
     loss = LossSettings(
-        mixture=settings.mixture, weights={}, drop_text=settings.drop_text, drop_modality=0.0, isolate=0.0,
+        mixture=mixture or settings.mixture, weights={}, drop_text=settings.drop_text, drop_modality=0.0, isolate=0.0,
         process=settings.process,
     )  # fmt: skip
     module = kind(transformer, loss, settings.optimizer, settings.steps, settings.seed)

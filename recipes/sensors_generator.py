@@ -25,13 +25,16 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
+from counterpoint.diffusion.moments import Moments, fit_moments
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
+from counterpoint.guidance.interface import Guidance
 from counterpoint.modalities.clip import ClipError
 
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 BATCH = 500
+MOMENTS = "moments.safetensors"
 
 
 def clock(slots: int) -> Tensor:
@@ -71,10 +74,21 @@ class SeriesGenerator:
         codec: between windows and latents.
         transformer: denoises the latents.
         facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
+        moments: keeps mean and variance of every number along the walk (`calibrate`), or None.
     """
 
-    def __init__(self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict) -> None:
-        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
+    def __init__(
+        self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict, moments: Moments | None = None
+    ) -> None:
+        self.codec, self.transformer, self.facts, self.moments = codec, transformer.eval(), facts, moments
+
+    @torch.no_grad()
+    def calibrate(self, windows: np.ndarray, count: int, seed: int = 0, bf16: bool = False) -> None:
+        """Sets `moments` by a walk of `count` samples, against the windows `[N, L, C]` that it was trained on."""
+        seeds = np.random.SeedSequence((seed, 12)).generate_state(count).tolist()
+        with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
+            clean = self.codec.encode(torch.from_numpy(windows))
+            self.moments = fit_moments(lambda own: self._latents(seeds, None, None, [own]), clean)
 
     @torch.no_grad()
     def sample(
@@ -90,33 +104,42 @@ class SeriesGenerator:
         parts = []
         for start in range(0, count, BATCH):
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-                latents = self._latents(seeds[start : start + BATCH], steps, solver)
+                own = [] if self.moments is None else [self.moments]
+                latents = self._latents(seeds[start : start + BATCH], steps, solver, own)
             parts.append(self.codec.decode(latents).numpy())
         return np.concatenate(parts)
 
-    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
+    def _latents(
+        self, seeds: Sequence[int], steps: int | None, solver: str | None, guidances: Sequence[Guidance]
+    ) -> dict[str, Tensor]:
         """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
-        batch, device = len(seeds), self.transformer.device
+        device = self.transformer.device
         slots = self.facts["length"] // self.codec.patch
         drawn = draw_noise({"axes": (slots, sum(self.codec.sizes))}, seeds)["axes"]  # [B, T, K]
         noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
-        text, mask = (x.to(device) for x in no_text(batch))
         scheduler = make_scheduler(solver or self.facts["solver"])
         steps = self.facts["steps"] if steps is None else steps
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
-            return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
+            parts = []
+            for i in range(0, len(seeds), BATCH):
+                own, level = ({name: x[i : i + BATCH] for name, x in each.items()} for each in (latents, sigma))
+                text, mask = (x.to(device) for x in no_text(len(next(iter(level.values())))))
+                parts.append(without_clock(self.transformer(with_clock(own), level, text, mask), own))
+            return {name: torch.cat([part[name] for part in parts]) for name in latents}
 
         denoiser = as_flow(denoise, process_of(self.transformer.config))
-        clean = sample(denoiser, noise, scheduler, steps)
+        clean = sample(denoiser, noise, scheduler, steps, guidances)
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/` and `transformer/`."""
+        """Writes `generator.json`, `codec/`, `transformer/`, and `moments.safetensors` where there are some."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
+        if self.moments is not None:
+            self.moments.save(folder / MOMENTS)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
@@ -130,4 +153,5 @@ class SeriesGenerator:
         network = CounterpointTransformer.from_pretrained(
             str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts)
+        moments = Moments.load(folder / MOMENTS) if (folder / MOMENTS).is_file() else None
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, moments)
