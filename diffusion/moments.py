@@ -25,8 +25,21 @@ from ..guidance.interface import Guidance, WalkState
 PULL = 1.0  # how fast what is off already goes back, per radian of atan(σ/(1 − σ))
 
 
+class Everywhere:
+    """What a guidance says that acts at every level and needs no further pass."""
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def enabled(self, sigma: float) -> bool:
+        """Always."""
+        return True
+
+
 @dataclass(frozen=True)
-class Moments:
+class Moments(Everywhere):
     """A guidance: `v = v_cond + slope·x_σ + shift`, by the noise level of the walk.
 
     Args:
@@ -37,15 +50,6 @@ class Moments:
     levels: Tensor
     slope: Mapping[str, Tensor]
     shift: Mapping[str, Tensor]
-
-    @property
-    def passes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def enabled(self, sigma: float) -> bool:
-        """At every level."""
-        return True
 
     def delta(self, state: WalkState) -> dict[str, Tensor]:
         """`slope·x_σ + shift` of the modalities that it knows."""
@@ -80,7 +84,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class Measuring(Everywhere):
     """The guidance that `fit_moments` walks with: it finds slope and shift of a level, and uses them at once.
 
     Args:
@@ -91,15 +95,6 @@ class Measuring:
     mean: Mapping[str, Tensor]
     std: Mapping[str, Tensor]
     found: list[tuple[float, dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=list)
-
-    @property
-    def passes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def enabled(self, sigma: float) -> bool:
-        """At every level."""
-        return True
 
     def delta(self, state: WalkState) -> dict[str, Tensor]:
         """`slope·x_σ + shift` with those of this level."""
