@@ -9,7 +9,8 @@ deviations from the middle then, and not twenty, where a walk from noise is deci
 The axes, ordered by their variance, are dealt out to tokens of no more than `token` numbers.
 
 Decoding is the exact inverse up to the axes left out. A channel that takes few different values (a lamp's power in
-steps of ten) is rounded to the nearest of them, and nothing leaves the range that was seen.
+steps of ten, or a temperature in tenths of a degree) is rounded to the nearest of them, and nothing leaves the range
+that was seen.
 
 Legend: `B` batch, `L` length, `T = L / P` slots, `C` channels, `K` axes kept.
 """
@@ -27,7 +28,7 @@ from torch import Tensor
 from ..modalities.clip import ClipError
 
 KNOTS = 1025  # of the map of an axis to normal scores
-LEVELS = 256  # a channel with no more different values is rounded to them
+LEVELS = 4096  # a channel with no more different values, and fewer than a quarter of the windows, is rounded to them
 FITTED = 20_000  # windows that the axes are fitted on
 
 
@@ -158,7 +159,7 @@ def _channels(x: np.ndarray, tails: float) -> dict[str, np.ndarray]:
     }
     for channel in range(flat.shape[1]):
         levels = np.unique(flat[:, channel])
-        if 1 < len(levels) <= min(LEVELS, len(flat) // 10):
+        if 1 < len(levels) <= min(LEVELS, len(x) // 4):
             out[f"levels.{channel}"] = levels
     return out
 

@@ -80,6 +80,17 @@ def test_equal_channels_stay_equal_and_levels_and_range_hold_for_any_latents(win
     assert (made <= torch.from_numpy(windows.max(axis=(0, 1)))).all()
 
 
+def test_values_that_come_back_are_levels_and_others_are_not():
+    draws = np.random.default_rng(0)
+    tenths = draws.integers(0, 300, (2000, 4, 1)) / 10
+    many = draws.integers(0, 600, (2000, 4, 1)) / 10
+    codec = SeriesPatches.fit(np.concatenate([tenths, many], axis=2).astype(np.float32), 4)
+    made = codec.decode(codec.split(torch.randn(50, 1, 8, generator=torch.Generator().manual_seed(0))))
+    share = [float(np.isin(made[..., c], np.float32(np.arange(600) / 10)).mean()) for c in range(2)]
+    assert share[0] == 1.0
+    assert share[1] < 0.3  # the ends of the range, and chance
+
+
 def test_heavy_tails_are_companded_alone(windows):
     codec = SeriesPatches.fit(windows, 4)
     assert (codec.tensors["bend"] > 0).tolist() == [False, False, False, False, False, True]
