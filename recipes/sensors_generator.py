@@ -87,7 +87,7 @@ class SeriesGenerator:
         """Sets `moments` by a walk of `count` samples, against the windows `[N, L, C]` that it was trained on."""
         seeds = np.random.SeedSequence((seed, 12)).generate_state(count).tolist()
         with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-            clean = self.codec.encode(torch.from_numpy(windows))
+            clean = self.codec.encode(torch.tensor(windows))
             self.moments = fit_moments(lambda own: self._latents(seeds, None, None, [own]), clean)
 
     @torch.no_grad()
