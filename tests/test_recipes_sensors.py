@@ -115,7 +115,7 @@ def test_axes_count_by_their_weights(model):
         settings = LossSettings(mixture=small().mixture, process=small().process)
         batch["latents"]["axes0"][..., spoilt] *= 3.0
         own = SeriesTraining(network, settings, OptimizerSettings(), 1, 0)
-        return float(own.losses(batch, torch.Generator().manual_seed(0))["sensor"])
+        return own.losses(batch, torch.Generator().manual_seed(0))["sensor"].item()
 
     assert spread[0] > 2 * spread[14]
     assert loss(0.0, 0) == pytest.approx(loss(0.0, 14), rel=0.2)
