@@ -100,9 +100,9 @@ class Measuring(Everywhere):
         """`slope·x_σ + shift` with those of this level."""
         slopes, shifts = {}, {}
         for name, x in state.latents.items():
-            spread = state.memory.setdefault(name, {})
+            start = state.memory.setdefault(name, {})
             mean, std = self.mean[name].to(x), self.std[name].to(x)
-            slopes[name], shifts[name] = _rates(x, state.conditional[name], state.level, mean, std, spread)
+            slopes[name], shifts[name] = _rates(x, state.conditional[name], state.level, mean, std, start)
         self.found.append((state.level, slopes, shifts))
         return {name: slopes[name] * x + shifts[name] for name, x in state.latents.items()}
 

@@ -66,7 +66,7 @@ class Settings:
     floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
     tails: float = 10.0  # kurtosis above which a channel is companded
     normal: bool = True  # whether every axis is mapped to normal scores
-    location: float = 1.0  # of a set: that of its noise levels, for `mixture.location`, since its axes are white
+    location: float = 1.0  # of a set: added to `mixture.location`, since its axes are white
     emphasis: float = 0.5  # how much more an axis counts in the loss that varies more; 0: all the same
     calibrate: int = 8000  # samples that walk once after training, to keep mean and variance of later ones; 0: none
     model: ModelSettings = field(
@@ -215,7 +215,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     return fit(
         settings, run, build_transformer(settings, codec), SeriesTraining,
         WindowBatches(windows.values, codec, settings.emphasis), len(windows), save,
-        replace(settings.mixture, location=settings.location),
+        replace(settings.mixture, location=settings.mixture.location + settings.location),
     )  # fmt: skip
 
 

@@ -138,6 +138,7 @@ class SeriesGenerator:
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
+        (folder / MOMENTS).unlink(missing_ok=True)  # of an earlier model there
         if self.moments is not None:
             self.moments.save(folder / MOMENTS)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")

@@ -99,6 +99,10 @@ def test_moments_are_kept_with_the_model_unless_none_are_wanted(model, tmp_path)
     assert not np.allclose(with_them.sample(2), without.sample(2))
     with_them.moments = None
     np.testing.assert_array_equal(with_them.sample(2), without.sample(2))
+    SeriesGenerator.from_pretrained(model).save_pretrained(tmp_path / "model")
+    assert SeriesGenerator.from_pretrained(tmp_path / "model").moments is not None
+    with_them.save_pretrained(tmp_path / "model")
+    assert SeriesGenerator.from_pretrained(tmp_path / "model").moments is None
 
 
 def test_axes_count_by_their_weights(model):
