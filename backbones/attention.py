@@ -28,6 +28,8 @@ class CounterpointAttnProcessor:
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None, rotary: Rotary | None
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if context.shape[1] == 1:  # the softmax over one key is 1: queries and keys would change nothing
+            return attn.to_out(attn.to_v(context)).expand_as(hidden_states)
         query = attn.norm_q(attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)))  # [B, N, H, E]
         key = attn.norm_k(attn.to_k(context).unflatten(-1, (attn.heads, -1)))  # [B, L, H, E]
         value = attn.to_v(context).unflatten(-1, (attn.heads, -1))  # [B, L, H, E]

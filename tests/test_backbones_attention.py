@@ -47,6 +47,20 @@ def test_queries_and_keys_are_normalized() -> None:
     torch.testing.assert_close(module(x), 2 * before, atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.parametrize("queries", [1, 5])
+def test_a_single_key_needs_no_softmax(queries: int) -> None:
+    torch.manual_seed(0)
+    module = Attention(16, 2)
+    x, context = torch.randn(2, queries, 16), torch.randn(2, 1, 16)
+    twice = context.expand(-1, 2, -1)  # the same key again: the same mean of values, by way of the softmax
+    out = module(x, context)
+    assert out.shape == x.shape
+    torch.testing.assert_close(out, module(x, twice))
+    out.sum().backward()
+    assert module.to_q.weight.grad is None
+    assert module.to_v.weight.grad is not None
+
+
 def test_cross_attention_reads_a_context_of_another_width() -> None:
     assert Attention(16, 2, context_width=10)(torch.randn(2, 5, 16), torch.randn(2, 7, 10)).shape == (2, 5, 16)
     with pytest.raises(ValueError, match="heads: 3 does not divide the width 16"):
