@@ -28,6 +28,7 @@ from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.noise_levels import GridMixture, draw_grid
 from counterpoint.diffusion.pipeline import choose_device
+from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.process import Process, describe
 from counterpoint.diffusion.training import JointTraining, KeyedBatches, LossSettings, OptimizerSettings
 from counterpoint.recipes.joint import ModelSettings
@@ -67,6 +68,7 @@ class Settings:
     tails: float = 10.0  # kurtosis above which a channel is companded
     normal: bool = True  # whether every axis is mapped to normal scores
     location: float = 1.0  # of a set: added to `mixture.location`, since its axes are white
+    posterior: bool = True  # of a set: targets are means over all windows that could look the same under the noise
     emphasis: float = 0.5  # how much more an axis counts in the loss that varies more; 0: all the same
     calibrate: int = 8000  # samples that walk once after training, to keep mean and variance of later ones; 0: none
     model: ModelSettings = field(
@@ -131,8 +133,17 @@ class SeriesTraining(JointTraining):
     """`JointTraining` of tokens that share one noise level, beside a clock that is never noised.
 
     Windows are white in the code's axes, so with EDM's prediction in the flow process (variance of the data 1) a
-    network that says 0 is the best one for Gaussian windows: its loss is 1, and what is below 1 is more than that.
+    network that says 0 is the best one for Gaussian windows: its loss is 1, and what is below 1 is more than that, or
+    the spread that a posterior takes away.
+
+    Args:
+        args: those of `JointTraining`.
+        posterior: of all windows; None: each window is its own target.
     """
+
+    def __init__(self, *args: Any, posterior: Posterior | None = None) -> None:
+        super().__init__(*args)
+        self.posterior = posterior
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The mean squared error of the prediction over all axes, by their weights, as one loss."""
@@ -146,6 +157,8 @@ class SeriesTraining(JointTraining):
         levels = dict.fromkeys(clean, sigma)
         predicted = self.transformer(with_clock(inputs), levels, batch["text"], batch["text_mask"])
         predicted = without_clock(predicted, clean)
+        if self.posterior is not None:
+            clean, noise = self.posterior.expected(clean, noise, sigma)
         weight = (~grid.known["sensor"]).to(first)  # [B, T]
         error = torch.zeros_like(sigma)
         for name, x in clean.items():
@@ -206,6 +219,11 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
     }  # fmt: skip
 
+    def training(*args: Any) -> SeriesTraining:
+        if not settings.posterior:
+            return SeriesTraining(*args)
+        return SeriesTraining(*args, posterior=Posterior(codec.encode(torch.tensor(windows.values)), settings.process))
+
     def save(transformer: CounterpointTransformer) -> Path:
         generator = SeriesGenerator(codec, transformer, facts)
         if settings.calibrate:
@@ -213,14 +231,14 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         return generator.save_pretrained(run / "model")
 
     return fit(
-        settings, run, build_transformer(settings, codec), SeriesTraining,
+        settings, run, build_transformer(settings, codec), training,
         WindowBatches(windows.values, codec, settings.emphasis), len(windows), save,
         replace(settings.mixture, location=settings.mixture.location + settings.location),
     )  # fmt: skip
 
 
 def fit(
-    settings: Settings, run: Path, transformer: CounterpointTransformer, kind: type[JointTraining],
+    settings: Settings, run: Path, transformer: CounterpointTransformer, kind: Callable[..., JointTraining],
     data: Dataset[dict[str, Any]], size: int, save: Callable[[CounterpointTransformer], Path],
     mixture: GridMixture | None = None,
 ) -> Path:  # fmt: skip
@@ -230,7 +248,7 @@ def fit(
         settings: length of the run, optimizer, loss; written into the run folder.
         run: the run folder.
         transformer: as it begins, on the CPU.
-        kind: the training step.
+        kind: makes the training step of the arguments of `JointTraining`.
         data: whole batches by their keys; `size`: how many windows it holds.
         save: called at the end, and again where the run was finished already.
         mixture: the noise levels; None: those of the settings.

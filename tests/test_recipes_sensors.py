@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from counterpoint.data.series import load_windows
 from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.training import LossSettings, OptimizerSettings
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.sensors import (
@@ -124,6 +125,22 @@ def test_axes_count_by_their_weights(model):
     assert spread[0] > 2 * spread[14]
     assert loss(0.0, 0) == pytest.approx(loss(0.0, 14), rel=0.2)
     assert loss(1.0, 0) > 1.3 * loss(1.0, 14)
+
+
+def test_a_posterior_of_all_windows_takes_the_spread_from_the_targets(model):
+    codec = SeriesPatches.from_pretrained(model / "codec")
+    windows = load_windows("Sines", 8).values[:500]
+    batch = WindowBatches(windows, codec)[[(row, 0.0) for row in range(256)]]
+    settings = LossSettings(mixture=small().mixture, process=small().process)
+
+    def loss(posterior):
+        own = SeriesTraining(
+            build_transformer(tiny(), codec), settings, OptimizerSettings(), 1, 0, posterior=posterior
+        )  # says 0 as it begins
+        return own.losses(batch, torch.Generator().manual_seed(0))["sensor"].item()
+
+    posterior = Posterior(codec.encode(torch.tensor(windows)), small().process)
+    assert loss(posterior) < 0.8 * loss(None)
 
 
 def test_a_folder_without_a_generator_is_refused(tmp_path):
