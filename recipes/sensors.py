@@ -79,7 +79,7 @@ class Settings:
     )
     process: Process = field(default_factory=lambda: Process(prediction="edm"))  # 0 is right for Gaussian windows
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    steps: int = 4000  # of the whole run: the learning rate cools down towards it
+    steps: int = 8000  # of the whole run: the learning rate cools down towards it
     batch: int = 256
     ema: float = 0.999
     seed: int = 0
