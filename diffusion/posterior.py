@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .process import Process
+from .process import Process, per_token
 
 LEAST = 0.4  # ratio of noise to signal below which a sample is taken to be itself
 
@@ -44,13 +44,11 @@ class Posterior:
             t: `[B, T]`, the same for all modalities.
         """
         self._move(t.device)
-        alpha, s = (x[..., None, None] for x in self.process.coefficients(t))  # [B, T, 1, 1]
-        rows = (s >= self.least * alpha).flatten(1).all(dim=1)  # [B]
+        alpha, s = self.process.coefficients(t)  # [B, T]
+        rows = (s >= self.least * alpha).all(dim=1)  # [B]
+        alpha, s = per_token(alpha[rows]), per_token(s[rows])  # [b, T, 1, 1]
         out = {name: x.float().clone() for name, x in clean.items()}, {n: x.float().clone() for n, x in noise.items()}
-        if not rows.any():
-            return out
-        alpha, s = alpha[rows], s[rows]
-        state = {name: alpha * out[0][name][rows] + s * out[1][name][rows] for name in self.data}
+        state = {name: self.process.add_noise(out[0][name][rows], out[1][name][rows], t[rows]) for name in self.data}
         with torch.autocast(t.device.type, enabled=False):  # differences of large numbers decide
             weight = self._weights(state, alpha, s)
             for name, data in self.data.items():

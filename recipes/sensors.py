@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,11 +121,11 @@ class WindowBatches(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, windows: np.ndarray, codec: SeriesPatches, emphasis: float = 0.0) -> None:
-        self.windows, self.codec, self.weights = windows, codec, codec.weights(emphasis)
+        self.latents, self.weights = codec.encode(torch.tensor(windows)), codec.weights(emphasis)
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         rows = [row for row, _ in keys]
-        latents = self.codec.encode(torch.from_numpy(self.windows[rows]))
+        latents = {name: x[rows] for name, x in self.latents.items()}
         text, mask = no_text(len(rows))
         return {"latents": latents, "weights": self.weights, "text": text, "text_mask": mask}
 
@@ -219,10 +220,8 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
     }  # fmt: skip
 
-    def training(*args: Any) -> SeriesTraining:
-        if not settings.posterior:
-            return SeriesTraining(*args)
-        return SeriesTraining(*args, posterior=Posterior(codec.encode(torch.tensor(windows.values)), settings.process))
+    batches = WindowBatches(windows.values, codec, settings.emphasis)
+    posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
 
     def save(transformer: CounterpointTransformer) -> Path:
         generator = SeriesGenerator(codec, transformer, facts)
@@ -231,8 +230,8 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         return generator.save_pretrained(run / "model")
 
     return fit(
-        settings, run, build_transformer(settings, codec), training,
-        WindowBatches(windows.values, codec, settings.emphasis), len(windows), save,
+        settings, run, build_transformer(settings, codec), partial(SeriesTraining, posterior=posterior),
+        batches, len(windows), save,
         replace(settings.mixture, location=settings.mixture.location + settings.location),
     )  # fmt: skip
 
