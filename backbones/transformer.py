@@ -60,11 +60,13 @@ class Layout:
     def spread(self, cells: Tensor) -> Tensor:
         """What belongs to cells, `[…, M, D]`, given to each of their tokens: `[…, S, D]`.
 
-        A concatenation of expanded views: its gradient is a sum, where that of an index is a slow scatter on CPUs.
+        A concatenation of expanded views of the unbound cells: its gradient is a stack of sums, where those of indices
+        are slow scatters, or as many arrays of zeros as there are cells.
         """
-        shape = cells.shape[:-2]
-        parts = [cells[..., i, None, :].expand(*shape, n, cells.shape[-1]) for i, n in enumerate(self.tokens)]
-        return torch.cat(parts, dim=-2)
+        if all(n == 1 for n in self.tokens):
+            return cells
+        parts = zip(cells.unbind(dim=-2), self.tokens, strict=True)
+        return torch.cat([own[..., None, :].expand(*own.shape[:-1], n, -1) for own, n in parts], dim=-2)
 
     @property
     def runs(self) -> list[tuple[str, int]]:

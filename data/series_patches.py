@@ -6,6 +6,8 @@ variance: y = Vᵀ(x − m) / √(λ + floor). So the slow level of a signal and
 weigh the same, and channels that are equal stay equal, since axes without variance are left out. Last, each axis is
 bent so that its values are distributed normally (normal scores): what happens once in a thousand windows lies three
 deviations from the middle then, and not twenty, where a walk from noise is decided before the network hears anything.
+Then every axis gets back a deviation of its own, between 1 for the greatest and `least`: noise drowns the small steps
+first and the level last, so that a walk from noise settles the level before the steps.
 The axes, ordered by their variance, are dealt out to tokens of no more than `token` numbers.
 
 Decoding is the exact inverse up to the axes left out. A channel that takes few different values (a lamp's power in
@@ -38,8 +40,9 @@ class SeriesPatches:
     Args:
         patch: steps of a slot, `P`; a window's length must be a multiple of it.
         tensors: `center`, `scale`, `bend` `[C]` (bend 0: no companding), `low`, `high` `[C]`, `mean` `[P·C]`,
-            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `levels.i` for each channel that is rounded, and with normal
-            scores `scores` `[Q]` and the values that have them `knots` `[K, Q]`.
+            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `deviation` `[K]` (where it is missing: 1), `levels.i` for each
+            channel that is rounded, and with normal scores `scores` `[Q]` and the values that have them `knots`
+            `[K, Q]`.
         sizes: numbers of each token; they add up to `K`.
     """
 
@@ -49,7 +52,7 @@ class SeriesPatches:
     @classmethod
     def fit(
         cls, windows: np.ndarray, patch: int, token: int = 64, floor: float = 1e-5, tails: float = 10.0,
-        normal: bool = True, seed: int = 0,
+        normal: bool = True, least: float = 1.0, seed: int = 0,
     ) -> SeriesPatches:  # fmt: skip
         """Fit on windows `[N, L, C]`.
 
@@ -59,6 +62,7 @@ class SeriesPatches:
             floor: variance added to that of every axis, in units of a channel's; axes of a tenth of it are left out.
             tails: a channel whose kurtosis (3 for a Gaussian) exceeds this is companded.
             normal: whether the axes are mapped to normal scores.
+            least: smallest deviation of an axis; the greatest is 1.
             seed: chooses the windows where there are more than 20,000.
 
         Raises:
@@ -78,6 +82,7 @@ class SeriesPatches:
             raise ClipError("windows: no channel varies")
         spread, axes = (variance[order] + floor).sqrt(), axes[:, order]
         tensors |= {"mean": mean, "encode": axes / spread, "decode": (axes * spread).T}
+        tensors["deviation"] = (spread / spread.max()).clamp_min(least)
         if normal:
             tensors |= _normal_scores((y - mean) @ tensors["encode"])
         parts = -(-len(order) // token)
@@ -88,6 +93,17 @@ class SeriesPatches:
     def names(self) -> tuple[str, ...]:
         """The tokens, as modalities of the network."""
         return tuple(f"axes{i}" for i in range(len(self.sizes)))
+
+    @property
+    def deviation(self) -> Tensor:
+        """About the standard deviation of each axis in the latents, `[K]`."""
+        own = self.tensors.get("deviation")
+        return torch.ones(sum(self.sizes)) if own is None else own
+
+    @property
+    def deviations(self) -> dict[str, Tensor]:
+        """`deviation` by token, `{token: [size]}`."""
+        return dict(zip(self.names, self.deviation.split(list(self.sizes)), strict=True))
 
     def weights(self, emphasis: float) -> dict[str, Tensor]:
         """What each axis counts in a loss, `{token: [size]}`: its deviation to the power `emphasis`; 1 on average.
@@ -101,12 +117,13 @@ class SeriesPatches:
         """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`."""
         y = _compand(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]
         z = (y - self.tensors["mean"]) @ self.tensors["encode"]
-        return self.split(_bent(z, self.tensors["knots"], self.tensors["scores"]) if "knots" in self.tensors else z)
+        z = _bent(z, self.tensors["knots"], self.tensors["scores"]) if "knots" in self.tensors else z
+        return self.split(z * self.deviation)
 
     def decode(self, latents: dict[str, Tensor]) -> Tensor:
         """`{token: [B, T, 1, size]}` → windows `[B, L, C]`."""
         own = self.tensors
-        z = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float()  # [B, T, K]
+        z = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float() / self.deviation  # [B, T, K]
         z = _unbent(z, own["knots"], own["scores"]) if "knots" in own else z
         y = z @ own["decode"] + own["mean"]
         y = y.unflatten(2, (self.patch, -1)).flatten(1, 2)  # [B, L, C]

@@ -11,7 +11,7 @@ Legend: `B` batch, `T` slots, `S` tokens, `C` channels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,24 +23,26 @@ Tracks = dict[str, Tensor]
 Denoiser = Callable[[str, Tracks, Tracks], Tracks]
 
 
-def as_flow(denoiser: Denoiser, process: Process) -> Denoiser:
+def as_flow(denoiser: Denoiser, process: Process, deviations: Mapping[str, Tensor] | None = None) -> Denoiser:
     """A network trained under `process`, as one that predicts the flow's velocity; the default is given back as it is.
 
     Args:
         denoiser: `(pass, latents {modality: [B, T, S, C]}, t {modality: [B, T]})` → what the network predicts.
         process: what it was trained with.
+        deviations: of each modality's channels, `[C]`, where it was trained with them.
 
     Returns:
         a denoiser of flow latents and flow σ; above the process's noisiest level it hears that level.
     """
-    if process.is_default:
+    if process.is_default and deviations is None:
         return denoiser
 
     def converted(name: str, latents: Tracks, sigma: Tracks) -> Tracks:
         t = {n: level_of(process, sigma[n]) for n in latents}
         own = {n: from_flow(process, x, t[n]) for n, x in latents.items()}  # x_t
-        said = denoiser(name, {n: process.scale_input(x, t[n]) for n, x in own.items()}, t)
-        return {n: to_velocity(process, latents[n], sigma[n], own[n], said[n].float(), t[n]) for n in said}
+        known = {n: None if deviations is None else deviations[n].to(x) for n, x in latents.items()}
+        said = denoiser(name, {n: process.scale_input(x, t[n], known[n]) for n, x in own.items()}, t)
+        return {n: to_velocity(process, latents[n], sigma[n], own[n], said[n].float(), t[n], known[n]) for n in said}
 
     return converted
 
@@ -57,11 +59,13 @@ def from_flow(process: Process, latents: Tensor, t: Tensor) -> Tensor:
     return per_token(alpha + s).to(latents.dtype) * latents
 
 
-def to_velocity(process: Process, latents: Tensor, sigma: Tensor, own: Tensor, said: Tensor, t: Tensor) -> Tensor:
+def to_velocity(
+    process: Process, latents: Tensor, sigma: Tensor, own: Tensor, said: Tensor, t: Tensor, deviation: Tensor | None
+) -> Tensor:
     """`v` from x0 where it is noisy, from ε where it is clean: (x_σ − x0)/σ = (ε − x_σ)/(1 − σ) = ε − x0."""
     level = per_token(sigma).to(latents.dtype)
-    from_clean = (latents - process.predict_clean(own, said, t)) / level.clamp_min(0.5)
-    from_noise = (process.predict_noise(own, said, t) - latents) / (1 - level).clamp_min(0.5)
+    from_clean = (latents - process.predict_clean(own, said, t, deviation)) / level.clamp_min(0.5)
+    from_noise = (process.predict_noise(own, said, t, deviation) - latents) / (1 - level).clamp_min(0.5)
     return torch.where(level >= 0.5, from_clean, from_noise)
 
 

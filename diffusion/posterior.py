@@ -5,6 +5,9 @@ have been noised to the same state, and where noise is strong that mean is drown
 are few enough to look at all of them, the mean is known: E[x0 | x_t] = Σ_i w_i·x_i, where w is the softmax of
 −|x_t − α·x_i|²/(2s²). Training on it has the same optimum (arXiv:2302.00670, which takes a large batch for the data).
 
+Where noise is weak, a state can only come from its own sample, and nothing is to be computed: another one at distance d
+has the weight exp(−(d·α/s)²/2) beside it, which is below 4e-6 where s/α < d/5.
+
 Legend: `B` batch, `N` data, `T` slots, `S` tokens, `C` channels.
 """
 
@@ -17,7 +20,8 @@ from torch import Tensor
 
 from .process import Process, per_token
 
-LEAST = 0.4  # ratio of noise to signal below which a sample is taken to be itself
+NEIGHBOURS = 256  # data whose nearest other one is looked up
+FAR = 5.0  # a neighbour as many times further than the ratio of noise to signal does not count
 
 
 class Posterior:
@@ -26,12 +30,20 @@ class Posterior:
     Args:
         data: latents `{modality: [N, T, S, C]}`.
         process: how they are noised.
-        least: rows whose ratio s/α is below it in some slot keep their own sample.
     """
 
-    def __init__(self, data: Mapping[str, Tensor], process: Process, least: float = LEAST) -> None:
-        self.data, self.process, self.least = dict(data), process, least
+    def __init__(self, data: Mapping[str, Tensor], process: Process) -> None:
+        self.data, self.process = dict(data), process
         self.energy = torch.stack([x.square().sum(dim=(2, 3)) for x in data.values()]).sum(0)  # [N, T]
+        self.least = self._least()  # rows whose ratio s/α is below it in some slot keep their own sample
+
+    def _least(self) -> float:
+        """The ratio s/α up to which 95 % of the data have no neighbour that counts."""
+        rows = torch.randperm(len(self.energy), generator=torch.Generator().manual_seed(0))[:NEIGHBOURS]
+        flat = torch.cat([x.flatten(1) for x in self.data.values()], dim=1)  # [N, T·ΣS·C]
+        distance = torch.cdist(flat[rows], flat)  # [R, N]
+        distance[torch.arange(len(rows)), rows] = torch.inf
+        return float(distance.min(dim=1).values.quantile(0.05)) / FAR
 
     @torch.no_grad()
     def expected(

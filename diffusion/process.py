@@ -60,7 +60,9 @@ class Process:
             −1.2 and scale 1.2 is then the log-normal σ that EDM trains with.
         prediction: a sum a·x0 + b·ε: `velocity` (ε − x0), `epsilon` (ε), `sample` (x0), `v_prediction` (α·ε − s·x0,
             arXiv:2202.00512), or `edm`, the F of x0 = c_skip·x + c_out·F.
-        sigma_data: standard deviation of the latents that EDM's preconditioning reckons with.
+        sigma_data: standard deviation of the latents that EDM's preconditioning reckons with. Where it differs from
+            channel to channel, the methods take it as `deviation` `[C]` instead; they then scale the input to variance
+            1 in every process, and only the prediction `edm` has such targets.
 
     Raises:
         ValueError: an unknown kind or prediction, or a standard deviation that is not positive.
@@ -119,41 +121,42 @@ class Process:
         alpha, s = self._per_token(t, clean)
         return alpha * clean + s * noise
 
-    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(self, clean: Tensor, noise: Tensor, t: Tensor, deviation: Tensor | None = None) -> Tensor:
         """What the network learns to predict, `[B, T, S, C]`."""
         if self.prediction == "velocity":
             return velocity(clean, noise)
-        a, b = self._combination(*self._per_token(t, clean))
+        a, b = self._combination(*self._per_token(t, clean), deviation)
         return a * clean + b * noise
 
-    def scale_input(self, noised: Tensor, t: Tensor) -> Tensor:
-        """What the network is given: EDM's c_in·x, for all others x itself."""
-        if self.kind != "edm":
+    def scale_input(self, noised: Tensor, t: Tensor, deviation: Tensor | None = None) -> Tensor:
+        """What the network is given: EDM's c_in·x, for all others x itself unless the deviations are known."""
+        if self.kind != "edm" and deviation is None:
             return noised
-        _, s = self._per_token(t, noised)
-        return noised / (s.square() + self.sigma_data**2).sqrt()
+        alpha, s = self._per_token(t, noised)
+        own = self.sigma_data if deviation is None else deviation
+        return noised / (s.square() + (own * alpha).square()).sqrt()
 
-    def predict_clean(self, noised: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def predict_clean(self, noised: Tensor, prediction: Tensor, t: Tensor, deviation: Tensor | None = None) -> Tensor:
         """`x0 [B, T, S, C]` from `x_t` (not scaled) and what the network said of it."""
         if self.prediction == "sample":
             return prediction
         alpha, s = self._per_token(t, noised)
-        a, b = self._combination(alpha, s)
+        a, b = self._combination(alpha, s, deviation)
         return (b * noised - s * prediction) / (alpha * b - s * a)
 
-    def predict_noise(self, noised: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def predict_noise(self, noised: Tensor, prediction: Tensor, t: Tensor, deviation: Tensor | None = None) -> Tensor:
         """`ε [B, T, S, C]` from `x_t` and the prediction; at t = 0 a network that predicts x0 can't know it."""
         if self.prediction == "epsilon":
             return prediction
         alpha, s = self._per_token(t, noised)
-        a, b = self._combination(alpha, s)
+        a, b = self._combination(alpha, s, deviation)
         return (alpha * prediction - a * noised) / _away_from_zero(alpha * b - s * a)
 
     def _per_token(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha, s = self.coefficients(t)
         return per_token(alpha).to(like.dtype), per_token(s).to(like.dtype)
 
-    def _combination(self, alpha: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _combination(self, alpha: Tensor, s: Tensor, deviation: Tensor | None) -> tuple[Tensor, Tensor]:
         """`a` and `b` of the prediction a·x0 + b·ε."""
         one, zero = torch.ones_like(s), torch.zeros_like(s)
         if self.prediction == "velocity":
@@ -164,7 +167,8 @@ class Process:
             return one, zero
         if self.prediction == "v_prediction":
             return -s, alpha
-        own = self.sigma_data  # F = (x0 − c_skip·x)/c_out with c_skip, c_out of table 1, written for any α
+        own = self.sigma_data if deviation is None else deviation
+        # F = (x0 − c_skip·x)/c_out with c_skip, c_out of table 1, written for any α
         root = (s.square() + (own * alpha).square()).sqrt()
         return s / own / root, -own * alpha / root
 

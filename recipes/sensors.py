@@ -64,14 +64,16 @@ class Settings:
     drop_text: float = 0.15  # share of windows, and of their conditions, trained without: for guidance
     series_seed: int = SINES_SEED  # of Sines
     patch: int = 8  # most steps of a slot; a longer window has several
-    token: int = 64  # most numbers of a token; with the clock's 16 no more than the width
+    token: int = 112  # most numbers of a token; with the clock's 16 no more than the width
     floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
     tails: float = 10.0  # kurtosis above which a channel is companded
     normal: bool = True  # whether every axis is mapped to normal scores
-    location: float = 1.0  # of a set: added to `mixture.location`, since its axes are white
+    least: float = 0.03  # of a set: least deviation of an axis in the latents; the greatest is 1
+    location: float = -1.0  # of a set: added to `mixture.location`
+    spread: float = 1.5  # of a set: factor on `mixture.scale`
     posterior: bool = True  # of a set: targets are means over all windows that could look the same under the noise
-    emphasis: float = 0.5  # how much more an axis counts in the loss that varies more; 0: all the same
-    calibrate: int = 8000  # samples that walk once after training, to keep mean and variance of later ones; 0: none
+    emphasis: float = 0.0  # how much more an axis counts in the loss that varies more; 0: all the same
+    calibrate: int = 0  # samples that walk once after training, to keep mean and variance of later ones; 0: none
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
     )
@@ -80,15 +82,15 @@ class Settings:
     )
     process: Process = field(default_factory=lambda: Process(prediction="edm"))  # 0 is right for Gaussian windows
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    steps: int = 8000  # of the whole run: the learning rate cools down towards it
-    batch: int = 256
+    steps: int = 4000  # of the whole run: the learning rate cools down towards it
+    batch: int = 128
     ema: float = 0.999
     seed: int = 0
     minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
     log_every: int = 50
     checkpoint_every: int = 500
-    solver: str = "unipc"  # of sampling
-    sample_steps: int = 16
+    solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
+    sample_steps: int = 0  # 0: 24 for a set, 16 for your own
     bf16: bool = True  # products in bfloat16 where the processor is fast at them
     device: str = "auto"
 
@@ -139,12 +141,13 @@ class SeriesTraining(JointTraining):
 
     Args:
         args: those of `JointTraining`.
+        deviations: of the axes, `{token: [size]}`.
         posterior: of all windows; None: each window is its own target.
     """
 
-    def __init__(self, *args: Any, posterior: Posterior | None = None) -> None:
+    def __init__(self, *args: Any, deviations: dict[str, Tensor], posterior: Posterior | None = None) -> None:
         super().__init__(*args)
-        self.posterior = posterior
+        self.deviations, self.posterior = deviations, posterior
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The mean squared error of the prediction over all axes, by their weights, as one loss."""
@@ -154,7 +157,9 @@ class SeriesTraining(JointTraining):
         sigma = grid.sigma["sensor"].to(first.device)  # [B, T]
         noise = {n: torch.randn(x.shape, generator=generator).to(x.device) for n, x in clean.items()}
         process = self.loss.process
-        inputs = {n: process.scale_input(process.add_noise(x, noise[n], sigma), sigma) for n, x in clean.items()}
+        deviations = {name: self.deviations[name].to(first) for name in clean}
+        noised = {name: process.add_noise(x, noise[name], sigma) for name, x in clean.items()}
+        inputs = {name: process.scale_input(x, sigma, deviations[name]) for name, x in noised.items()}
         levels = dict.fromkeys(clean, sigma)
         predicted = self.transformer(with_clock(inputs), levels, batch["text"], batch["text_mask"])
         predicted = without_clock(predicted, clean)
@@ -163,7 +168,7 @@ class SeriesTraining(JointTraining):
         weight = (~grid.known["sensor"]).to(first)  # [B, T]
         error = torch.zeros_like(sigma)
         for name, x in clean.items():
-            target = process.target(x, noise[name], sigma)
+            target = process.target(x, noise[name], sigma, deviations[name])
             error = error + ((predicted[name].float() - target).square() * batch["weights"][name]).sum(dim=(2, 3))
         axes = sum(x.shape[3] for x in clean.values())
         return {"sensor": (error * weight).sum() / (axes * weight.sum().clamp_min(1.0))}
@@ -172,6 +177,12 @@ class SeriesTraining(JointTraining):
 def patch_of(settings: Settings) -> int:
     """Steps of a slot: `patch`, or the longest divisor of the length that is no longer."""
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
+
+
+def sampling(settings: Settings) -> dict[str, Any]:
+    """`solver` and `steps` that a model is saved with."""
+    solver, steps = ("unipc", 16) if settings.time else ("edm-dpm++", 24)
+    return {"solver": settings.solver or solver, "steps": settings.sample_steps or steps}
 
 
 def build_transformer(settings: Settings, codec: SeriesPatches) -> CounterpointTransformer:
@@ -212,16 +223,27 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         return train_own(settings, data, run)  # pyright: ignore[reportArgumentType] (the class by its other name)
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
     codec = SeriesPatches.fit(
-        windows.values, patch_of(settings), settings.token, settings.floor, settings.tails, settings.normal
+        windows.values,
+        patch_of(settings),
+        settings.token,
+        settings.floor,
+        settings.tails,
+        settings.normal,
+        settings.least,
     )
     facts = {
         "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
         "series_seed": settings.series_seed,
-        "solver": settings.solver, "steps": settings.sample_steps, "bf16": settings.bf16,
+        "bf16": settings.bf16, **sampling(settings),
     }  # fmt: skip
 
     batches = WindowBatches(windows.values, codec, settings.emphasis)
     posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
+    kind = partial(SeriesTraining, deviations=codec.deviations, posterior=posterior)
+    mixture = replace(
+        settings.mixture, location=settings.mixture.location + settings.location,
+        scale=settings.mixture.scale * settings.spread,
+    )  # fmt: skip
 
     def save(transformer: CounterpointTransformer) -> Path:
         generator = SeriesGenerator(codec, transformer, facts)
@@ -229,11 +251,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
             generator.calibrate(windows.values, settings.calibrate, settings.seed, settings.bf16)
         return generator.save_pretrained(run / "model")
 
-    return fit(
-        settings, run, build_transformer(settings, codec), partial(SeriesTraining, posterior=posterior),
-        batches, len(windows), save,
-        replace(settings.mixture, location=settings.mixture.location + settings.location),
-    )  # fmt: skip
+    return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)
 
 
 def fit(

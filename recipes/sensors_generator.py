@@ -128,7 +128,7 @@ class SeriesGenerator:
                 parts.append(without_clock(self.transformer(with_clock(own), level, text, mask), own))
             return {name: torch.cat([part[name] for part in parts]) for name in latents}
 
-        denoiser = as_flow(denoise, process_of(self.transformer.config))
+        denoiser = as_flow(denoise, process_of(self.transformer.config), self.codec.deviations)
         clean = sample(denoiser, noise, scheduler, steps, guidances)
         return {name: x.cpu() for name, x in clean.items()}
 

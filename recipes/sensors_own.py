@@ -28,7 +28,7 @@ from counterpoint.data.series_windows import Scale, Windows, split_groups
 from counterpoint.diffusion.noise_levels import draw_grid
 from counterpoint.diffusion.training import JointTraining
 from counterpoint.modalities.clip import ClipError
-from counterpoint.recipes.sensors import fit, patch_of
+from counterpoint.recipes.sensors import fit, patch_of, sampling
 from counterpoint.recipes.sensors_own_generator import Conditions, RecordingGenerator, modalities_of, predict, to_cells
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def train_own(settings: Settings, data: Path | None, run: Path) -> Path:
     facts = {
         "length": settings.length, "patch": patch_of(settings), "step": table.step, "time": table.time,
         "dates": table.dates, "windows": len(windows), "held": list(settings.hold), "group": settings.group,
-        "dropped": table.dropped, "solver": settings.solver, "steps": settings.sample_steps,
+        "dropped": table.dropped, **sampling(settings),
         "trained": list(dict.fromkeys(own.group for own in kept)),
         "stride": settings.stride, "drop": list(settings.drop), "repeats": settings.repeats,
     }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.backbones.transformer import CounterpointTransformer, Layout, Modality
 
 MODALITIES = [
     Modality("video", 4, 8, "video"),
@@ -47,6 +47,17 @@ def test_velocities_have_the_shapes_of_the_latents() -> None:
     assert {n: v.shape for n, v in out.items()} == {n: x.shape for n, x in latents.items()}
     assert list(out) == list(latents)
     assert not any(v.any() for v in build(randomized=False)(latents, *rest).values())  # starts by predicting 0
+
+
+@pytest.mark.parametrize("tokens", [(2, 1, 3), (1, 1, 1)])
+def test_what_belongs_to_cells_is_given_to_each_of_their_tokens(tokens: tuple[int, ...]) -> None:
+    cells = torch.randn(2, 3, len(tokens), 4, requires_grad=True)
+    spread = Layout(("a", "b", "c"), tokens, ("x", "x", "y")).spread(cells)
+    torch.testing.assert_close(spread, cells.repeat_interleave(torch.tensor(tokens), dim=-2))
+    spread.sum().backward()
+    counts = torch.tensor(tokens, dtype=torch.float32)[:, None].expand(2, 3, -1, 4)
+    assert cells.grad is not None
+    torch.testing.assert_close(cells.grad, counts)
 
 
 @torch.no_grad()

@@ -38,6 +38,21 @@ def test_latents_are_white(windows):
     torch.testing.assert_close(flat.T @ flat / len(flat), torch.eye(flat.shape[1]), atol=5e-2, rtol=0)
 
 
+def test_axes_get_back_their_deviations_down_to_the_least(windows, tmp_path):
+    white, own = (SeriesPatches.fit(windows, 12, least=least) for least in (1.0, 0.1))
+    x = torch.from_numpy(windows)
+    spread = own.tensors["decode"].norm(dim=1)  # of the axes, in units of a channel's
+    torch.testing.assert_close(own.deviation, (spread / spread.max()).clamp_min(0.1))
+    assert own.deviation[0] == 1
+    assert own.deviation[-1] == pytest.approx(0.1)
+    assert torch.equal(white.deviation, torch.ones_like(own.deviation))
+    for name, z in white.encode(x).items():
+        torch.testing.assert_close(own.encode(x)[name], z * own.deviations[name])
+    torch.testing.assert_close(own.decode(own.encode(x)), white.decode(white.encode(x)), atol=1e-3, rtol=1e-3)
+    own.save_pretrained(tmp_path)
+    assert torch.equal(SeriesPatches.from_pretrained(tmp_path).deviation, own.deviation)
+
+
 def test_a_rare_state_far_away_has_a_normal_score():
     """One window in a hundred stands at 50 where the others are within 3: a walk from noise must not have to decide for
     it at once, and from noise alone it comes out as often as it is there."""

@@ -52,6 +52,32 @@ def test_the_velocity_of_any_network_is_the_flows(process: Process) -> None:
     assert flow("conditional", {"video": x}, {"video": torch.zeros(2, 3)})["video"].isfinite().all()
 
 
+def test_channels_of_their_own_deviations_walk_to_them() -> None:
+    """A network that says 0 is perfect for Gaussian data whose deviations are known, in every channel at once."""
+    deviation = torch.tensor([1.0, 0.3, 0.03])
+    noise = draw_noise({"audio": (2, 1, 3)}, range(3))
+    heard: list[Tensor] = []
+
+    def silent(_: str, inputs: Tracks, __: Tracks) -> Tracks:
+        heard.append(inputs["audio"])
+        return {"audio": torch.zeros_like(inputs["audio"])}
+
+    for process in (Process(prediction="edm"), Process("cosine", "edm"), Process("edm", "edm")):
+        heard.clear()
+        flow = as_flow(silent, process, {"audio": deviation})
+        out = sample(flow, noise, make_scheduler("edm-dpm++"), 24)["audio"]
+        torch.testing.assert_close(out, deviation * noise["audio"], rtol=0.05, atol=2e-3)
+        for x in heard:  # as large as the noise at every level
+            torch.testing.assert_close(x, noise["audio"], rtol=0.05, atol=0.02)
+
+
+def test_deviations_are_heard_by_the_default_process_too() -> None:
+    x, half = torch.ones(1, 2, 1, 3), {"audio": torch.full((1, 2), 0.5)}
+    flow = as_flow(lambda _, inputs, __: inputs, Process(), {"audio": torch.tensor([1.0, 0.5, 0.0])})
+    heard = flow("conditional", {"audio": x}, half)["audio"][0, 0, 0]
+    torch.testing.assert_close(heard, 1 / torch.tensor([0.5, 0.3125, 0.25]).sqrt())
+
+
 @pytest.mark.parametrize("solver", ["unipc", "ddim", "heun-ve", "edm-dpm++"])
 @pytest.mark.parametrize("process", [Process("cosine", "epsilon"), Process("linear", "v_prediction"),
                                      Process("edm", "edm", 0.6), Process("flow", "sample")],

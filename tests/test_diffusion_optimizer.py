@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
-from counterpoint.diffusion.optimizer import MuonWithAdamW
+from counterpoint.diffusion import optimizer as module
+from counterpoint.diffusion.optimizer import BatchedMuon, MuonWithAdamW, orthogonal
 from counterpoint.diffusion.training import OptimizerSettings
 
 
@@ -83,6 +84,39 @@ def test_muon_steps_are_orthogonal() -> None:
     values = torch.linalg.svdvals(weight.detach() - before)
     assert float(values.max()) < 0.02 * 1.3
     assert float(values.median()) > 0.02 * 0.6
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_matrices_taken_together_walk_as_pytorchs_muon_takes_them_one_by_one(monkeypatch, fast) -> None:
+    monkeypatch.setattr(module, "fast_bf16", lambda device: fast)
+    shapes = [(6, 6), (6, 6), (12, 4), (3, 9), (12, 4)]
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=generator) for shape in shapes]
+    walked = []
+    for kind in (BatchedMuon, torch.optim.Muon):
+        own = [torch.nn.Parameter(x.clone()) for x in drawn]
+        muon = kind(own, lr=0.02, weight_decay=0.1)
+        for step in range(4):
+            for i, p in enumerate(own):
+                seeded = torch.Generator().manual_seed(9 * step + i)
+                p.grad = None if i == step else torch.randn(p.shape, generator=seeded)
+            muon.step()
+        walked.append(own)
+    for mine, theirs, start in zip(*walked, drawn, strict=True):
+        moved = (theirs - start).norm()
+        assert float(((mine - theirs).norm() / moved).detach()) < 0.03  # bfloat16
+
+
+def test_singular_values_come_near_1_in_either_precision(monkeypatch) -> None:
+    matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(module, "fast_bf16", lambda device, fast=fast: fast)
+        for given in (matrices, matrices.mT):
+            found = orthogonal(given, (3.4445, -4.7750, 2.0315), 5)
+            assert found.dtype == dtype
+            assert found.shape == given.shape
+            values = torch.linalg.svdvals(found.float())
+            assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
 
 
 def test_state_resumes_exactly() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from counterpoint.diffusion.posterior import LEAST, Posterior
+from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.process import Process
 
 PROCESSES = [Process(prediction="edm"), Process("cosine", "v_prediction"), Process("edm", "edm", 0.5)]
@@ -48,15 +48,32 @@ def test_means_are_those_of_bayes(process: Process) -> None:
 def test_weak_noise_keeps_the_draw() -> None:
     data, noise = points(5), points(2, 1)
     clean = {name: x[:2].clone() for name, x in data.items()}
-    below = LEAST / (1 + LEAST) - 1e-3  # of flow, where s/α = t/(1 − t)
+    posterior = Posterior(data, Process(prediction="edm"))
+    below = posterior.least / (1 + posterior.least) - 1e-3  # of flow, where s/α = t/(1 − t)
     t = torch.tensor([[below, 0.9], [0.9, 0.9]])
-    got, rest = Posterior(data, Process(prediction="edm")).expected(clean, noise, t)
+    got, rest = posterior.expected(clean, noise, t)
     for n in data:
         assert torch.equal(got[n][0], clean[n][0])
         assert torch.equal(rest[n][0], noise[n][0])
         assert not torch.equal(got[n][1], clean[n][1])
     t = torch.full((2, 2), below)
     assert all(torch.equal(x, clean[n]) for n, x in Posterior(data, Process()).expected(clean, noise, t)[0].items())
+
+
+def test_what_is_left_out_would_have_changed_nothing() -> None:
+    data = points(400)
+    posterior = Posterior(data, Process())
+    flat = torch.cat([x.flatten(1) for x in data.values()], dim=1)
+    nearest = (torch.cdist(flat, flat) + torch.eye(400) * 1e9).min(dim=1).values
+    assert nearest.min() / 5 < posterior.least < nearest.median() / 5
+    t = torch.full((400, 2), posterior.least / (1 + posterior.least) - 1e-3)
+    posterior.least = 0.0
+    got, _ = posterior.expected(data, points(400, 1), t)
+    moved = torch.stack([(got[n] - x).flatten(1).norm(dim=1) for n, x in data.items()]).amax(0) / nearest
+    assert moved.quantile(0.9) < 1e-3
+    t = torch.full((400, 2), 0.6)
+    got, _ = posterior.expected(data, points(400, 1), t)
+    assert (got["a"] - data["a"]).abs().mean() > 0.1
 
 
 def test_pure_noise_tells_nothing() -> None:

@@ -80,6 +80,22 @@ def test_known_schedules() -> None:
     torch.testing.assert_close(edm.scale_input(x, level), x / (sigma**2 + 0.25) ** 0.5)
 
 
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_a_deviation_per_channel_is_sigma_data_of_that_channel(kind: str) -> None:
+    clean, noise, t = torch.randn(2, 3, 4, 2).double(), torch.randn(2, 3, 4, 2).double(), torch.rand(2, 3).double()
+    deviation = torch.tensor([0.5, 0.02]).double()
+    process = Process(kind, "edm")
+    x = process.add_noise(clean, noise, t)
+    said = process.target(clean, noise, t, deviation)
+    for channel, own in enumerate(deviation.tolist()):
+        alone = Process(kind, "edm", own)
+        torch.testing.assert_close(said[..., channel], alone.target(clean, noise, t)[..., channel])
+        root = sum((f * c[..., None]) ** 2 for f, c in zip((own, 1.0), process.coefficients(t), strict=True)).sqrt()
+        torch.testing.assert_close(process.scale_input(x, t, deviation)[..., channel], x[..., channel] / root)
+    torch.testing.assert_close(process.predict_clean(x, said, t, deviation), clean)
+    torch.testing.assert_close(process.predict_noise(x, said, t, deviation), noise)
+
+
 def test_the_default_is_the_flow_to_the_last_bit() -> None:
     clean, noise = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     t = torch.rand(2, 3)
