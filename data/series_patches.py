@@ -105,14 +105,6 @@ class SeriesPatches:
         """`deviation` by token, `{token: [size]}`."""
         return dict(zip(self.names, self.deviation.split(list(self.sizes)), strict=True))
 
-    def weights(self, emphasis: float) -> dict[str, Tensor]:
-        """What each axis counts in a loss, `{token: [size]}`: its deviation to the power `emphasis`; 1 on average.
-
-        With 0 all axes count the same, with 2 each as much as it does in the windows themselves.
-        """
-        spread = self.tensors["decode"].norm(dim=1) ** emphasis
-        return dict(zip(self.names, (spread / spread.mean()).split(list(self.sizes)), strict=True))
-
     def encode(self, windows: Tensor) -> dict[str, Tensor]:
         """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`."""
         y = _compand(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]

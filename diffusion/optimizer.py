@@ -34,27 +34,26 @@ class BatchedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """One step; gradients are there already."""
+        """One step; the gradients are there already."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, matrices in shapes.items():
-                update = orthogonal(self._momentum(matrices, group), group["ns_coefficients"], group["ns_steps"])
+                momentum = torch.stack([self._momentum(p, group) for p in matrices])
+                updates = orthogonal(momentum, group["ns_coefficients"], group["ns_steps"])
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, list(update.to(matrices[0].dtype).unbind()), alpha=-rate)
+                for p, update in zip(matrices, updates.to(momentum.dtype), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
-    def _momentum(self, matrices: list[Tensor], group: dict[str, Any]) -> Tensor:
-        """The momentum of each `[rows, columns]` after its gradient, with a look ahead: `[M, rows, columns]`."""
-        for p in matrices:
-            self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-        buffers = [self.state[p]["momentum_buffer"] for p in matrices]
-        gradients = [p.grad for p in matrices]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"]) if group["nesterov"] else buffers
-        return torch.stack(list(ahead))
+    def _momentum(self, p: Tensor, group: dict[str, Any]) -> Tensor:
+        """The momentum of a matrix after its gradient, with a look ahead."""
+        assert p.grad is not None
+        if "momentum_buffer" not in self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffer = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+        return p.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:

@@ -20,6 +20,7 @@ from .process import PROCESSES, Process
 
 SOLVERS = ("unipc", "dpm++", "euler", "heun")
 CLEANEST = 0.002  # s/α of the last level but one, where a schedule does not say
+EDM_SPAN = (80.0, CLEANEST)  # s/α of the first level and the last but one of EDM's schedule
 STEEPEST = 1000.0  # s/α of the first level of a flow schedule, where it is infinite
 
 
@@ -72,11 +73,16 @@ CONVERTED: dict[str, Recipe] = {
     "edm-dpm++-sde": Recipe("EDMDPMSolverMultistepScheduler", options=_SDE, random=True, **_EDM),
 }
 STOCHASTIC = ("ancestral", *(name for name, recipe in CONVERTED.items() if recipe.random))
+EDM_SOLVERS = tuple(name for name, recipe in CONVERTED.items() if recipe.schedule == "edm")
 ALL_SOLVERS = (*SOLVERS, "ancestral", *CONVERTED)
 
 
 def make_scheduler(
-    solver: str = "unipc", shift: float = 1.0, schedule: str | None = None, eta: float | None = None
+    solver: str = "unipc",
+    shift: float = 1.0,
+    schedule: str | None = None,
+    eta: float | None = None,
+    span: tuple[float, float] | None = None,
 ) -> Any:
     """A scheduler by name, in flow coordinates; a multistep solver needs the fewest passes.
 
@@ -86,6 +92,8 @@ def make_scheduler(
         schedule: levels of a converted solver, as even steps of `t` in this process (`flow`, `cosine`, `linear`) or
             the `edm` ones (arXiv:2206.00364, eq. 5); None: `cosine`, or `edm` for the solvers of EDM.
         eta: share of new noise of `ancestral`, 0 (Euler's method) to 1; None: 1.
+        span: s/α of the first level and of the last but one of the `edm` schedule; None: 80 and .002. Latents of
+            variance 1 whose least deviation is r need no more than about 20 and r/3.
 
     Raises:
         ValueError: an unknown solver or schedule, or an option that the solver does not have.
@@ -96,6 +104,8 @@ def make_scheduler(
         raise ValueError(f"eta: {solver} has none; ancestral has")
     if schedule is not None and solver not in CONVERTED:
         raise ValueError(f"schedule: {solver} has the flow's own")
+    if span is not None and solver not in CONVERTED:
+        raise ValueError(f"span: {solver} has none")
     if solver == "ancestral":
         return Ancestral(shift, 1.0 if eta is None else eta)
     if solver in SOLVERS:
@@ -106,7 +116,10 @@ def make_scheduler(
         raise ValueError(f"schedule: {schedule!r} is not one of {', '.join(PROCESSES)}")
     if recipe.prediction == "edm" and schedule != "edm":
         raise ValueError(f"schedule: {solver} has the edm one only")
-    return Converted(partial(_build, recipe, schedule, shift), recipe.space, recipe.prediction, recipe.random)
+    if span is not None and (schedule != "edm" or not span[0] > span[1] > 0):
+        raise ValueError(f"span: {span} needs the edm schedule, and first the larger of two numbers above 0")
+    build = partial(_build, recipe, schedule, shift, span or EDM_SPAN)
+    return Converted(build, recipe.space, recipe.prediction, recipe.random)
 
 
 def set_steps(scheduler: Any, steps: int, device: torch.device | str = "cpu") -> None:
@@ -130,12 +143,13 @@ def begin(scheduler: Any, noise: Tensor) -> Tensor:
     return scheduler.begin(noise) if isinstance(scheduler, (Converted, Ancestral)) else noise
 
 
-def ratios(schedule: str, steps: int, shift: float = 1.0) -> Tensor:
+def ratios(schedule: str, steps: int, shift: float = 1.0, span: tuple[float, float] = EDM_SPAN) -> Tensor:
     """s/α of the levels of a walk, falling, without the last, which is 0: float64 `[steps]`."""
     share = torch.arange(steps, dtype=torch.float64) / steps
     if schedule == "edm":  # eq. 5 of arXiv:2206.00364
         ramp = torch.linspace(0.0, 1.0, steps, dtype=torch.float64) if steps > 1 else share
-        return shift * (80.0 ** (1 / 7) + ramp * (CLEANEST ** (1 / 7) - 80.0 ** (1 / 7))) ** 7
+        first, last = (level ** (1 / 7) for level in span)
+        return shift * (first + ramp * (last - first)) ** 7
     process = Process(schedule)
     alpha, s = process.coefficients(process.last * (1 - share))
     return shift * s / alpha.clamp_min(1 / STEEPEST)
@@ -157,15 +171,15 @@ def _flow_scheduler(solver: str, shift: float) -> Any:
     return makers[solver]()
 
 
-def _build(recipe: Recipe, schedule: str, shift: float, steps: int) -> Any:
+def _build(recipe: Recipe, schedule: str, shift: float, span: tuple[float, float], steps: int) -> Any:
     """A scheduler of diffusers with a schedule of its own for `steps` steps, its timesteps set."""
     import diffusers.schedulers
 
     make = getattr(diffusers.schedulers, recipe.name)
-    levels = ratios(schedule, steps, shift)
+    levels = ratios(schedule, steps, shift, span)
     options: dict[str, Any] = dict(recipe.options)
     if recipe.name.startswith("EDM"):
-        scheduler = make(sigma_min=CLEANEST * shift, sigma_max=80.0 * shift, sigma_data=1.0, **options)
+        scheduler = make(sigma_min=span[1] * shift, sigma_max=span[0] * shift, sigma_data=1.0, **options)
         scheduler.set_timesteps(steps)
         return scheduler
     if recipe.name == "IPNDMScheduler":  # its betas are s, not the variances added

@@ -72,8 +72,6 @@ class Settings:
     location: float = -1.0  # of a set: added to `mixture.location`
     spread: float = 1.5  # of a set: factor on `mixture.scale`
     posterior: bool = True  # of a set: targets are means over all windows that could look the same under the noise
-    emphasis: float = 0.0  # how much more an axis counts in the loss that varies more; 0: all the same
-    calibrate: int = 0  # samples that walk once after training, to keep mean and variance of later ones; 0: none
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
     )
@@ -91,6 +89,7 @@ class Settings:
     checkpoint_every: int = 500
     solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
     sample_steps: int = 0  # 0: 24 for a set, 16 for your own
+    span: tuple[float, float] = (20.0, 0.01)  # of a set: s/α of the walk's first level and last but one
     bf16: bool = True  # products in bfloat16 where the processor is fast at them
     device: str = "auto"
 
@@ -100,7 +99,7 @@ def tiny() -> Settings:
     model = ModelSettings(width=32, depth=1, heads=2, feed_forward="shared", multiple=2)
     return Settings(
         set="Sines", length=8, patch=4, token=16, model=model, steps=4, batch=8, log_every=1, checkpoint_every=2,
-        sample_steps=2, calibrate=16,
+        sample_steps=2,
     )  # fmt: skip
 
 
@@ -119,23 +118,22 @@ class WindowBatches(Dataset[dict[str, Any]]):
     Args:
         windows: `[N, L, C]`.
         codec: makes the latents.
-        emphasis: see `SeriesPatches.weights`; they come with each batch, `"weights": {token: [size]}`.
     """
 
-    def __init__(self, windows: np.ndarray, codec: SeriesPatches, emphasis: float = 0.0) -> None:
-        self.latents, self.weights = codec.encode(torch.tensor(windows)), codec.weights(emphasis)
+    def __init__(self, windows: np.ndarray, codec: SeriesPatches) -> None:
+        self.latents = codec.encode(torch.tensor(windows))
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         rows = [row for row, _ in keys]
         latents = {name: x[rows] for name, x in self.latents.items()}
         text, mask = no_text(len(rows))
-        return {"latents": latents, "weights": self.weights, "text": text, "text_mask": mask}
+        return {"latents": latents, "text": text, "text_mask": mask}
 
 
 class SeriesTraining(JointTraining):
     """`JointTraining` of tokens that share one noise level, beside a clock that is never noised.
 
-    Windows are white in the code's axes, so with EDM's prediction in the flow process (variance of the data 1) a
+    Windows are uncorrelated in the code's axes and the deviation of each axis is known, so with EDM's prediction a
     network that says 0 is the best one for Gaussian windows: its loss is 1, and what is below 1 is more than that, or
     the spread that a posterior takes away.
 
@@ -150,7 +148,7 @@ class SeriesTraining(JointTraining):
         self.deviations, self.posterior = deviations, posterior
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """The mean squared error of the prediction over all axes, by their weights, as one loss."""
+        """The mean squared error of the prediction over all axes as one loss."""
         clean = batch["latents"]
         first = next(iter(clean.values()))
         grid = draw_grid(["sensor"], len(first), first.shape[1], self.loss.mixture, generator)
@@ -169,7 +167,7 @@ class SeriesTraining(JointTraining):
         error = torch.zeros_like(sigma)
         for name, x in clean.items():
             target = process.target(x, noise[name], sigma, deviations[name])
-            error = error + ((predicted[name].float() - target).square() * batch["weights"][name]).sum(dim=(2, 3))
+            error = error + (predicted[name].float() - target).square().sum(dim=(2, 3))
         axes = sum(x.shape[3] for x in clean.values())
         return {"sensor": (error * weight).sum() / (axes * weight.sum().clamp_min(1.0))}
 
@@ -234,10 +232,10 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     facts = {
         "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
         "series_seed": settings.series_seed,
-        "bf16": settings.bf16, **sampling(settings),
+        "bf16": settings.bf16, "span": list(settings.span), **sampling(settings),
     }  # fmt: skip
 
-    batches = WindowBatches(windows.values, codec, settings.emphasis)
+    batches = WindowBatches(windows.values, codec)
     posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
     kind = partial(SeriesTraining, deviations=codec.deviations, posterior=posterior)
     mixture = replace(
@@ -246,10 +244,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     )  # fmt: skip
 
     def save(transformer: CounterpointTransformer) -> Path:
-        generator = SeriesGenerator(codec, transformer, facts)
-        if settings.calibrate:
-            generator.calibrate(windows.values, settings.calibrate, settings.seed, settings.bf16)
-        return generator.save_pretrained(run / "model")
+        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
 
     return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)
 

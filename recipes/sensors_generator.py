@@ -25,16 +25,14 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
-from counterpoint.diffusion.moments import Moments, fit_moments
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
-from counterpoint.guidance.interface import Guidance
+from counterpoint.diffusion.solvers import EDM_SOLVERS
 from counterpoint.modalities.clip import ClipError
 
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 BATCH = 500
-MOMENTS = "moments.safetensors"
 
 
 def clock(slots: int) -> Tensor:
@@ -74,21 +72,10 @@ class SeriesGenerator:
         codec: between windows and latents.
         transformer: denoises the latents.
         facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
-        moments: keeps mean and variance of every number along the walk (`calibrate`), or None.
     """
 
-    def __init__(
-        self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict, moments: Moments | None = None
-    ) -> None:
-        self.codec, self.transformer, self.facts, self.moments = codec, transformer.eval(), facts, moments
-
-    @torch.no_grad()
-    def calibrate(self, windows: np.ndarray, count: int, seed: int = 0, bf16: bool = False) -> None:
-        """Sets `moments` by a walk of `count` samples, against the windows `[N, L, C]` that it was trained on."""
-        seeds = np.random.SeedSequence((seed, 12)).generate_state(count).tolist()
-        with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-            clean = self.codec.encode(torch.tensor(windows))
-            self.moments = fit_moments(lambda own: self._latents(seeds, None, None, [own]), clean)
+    def __init__(self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict) -> None:
+        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
 
     @torch.no_grad()
     def sample(
@@ -104,43 +91,34 @@ class SeriesGenerator:
         parts = []
         for start in range(0, count, BATCH):
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-                own = [] if self.moments is None else [self.moments]
-                latents = self._latents(seeds[start : start + BATCH], steps, solver, own)
+                latents = self._latents(seeds[start : start + BATCH], steps, solver)
             parts.append(self.codec.decode(latents).numpy())
         return np.concatenate(parts)
 
-    def _latents(
-        self, seeds: Sequence[int], steps: int | None, solver: str | None, guidances: Sequence[Guidance]
-    ) -> dict[str, Tensor]:
+    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
         """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
         device = self.transformer.device
         slots = self.facts["length"] // self.codec.patch
         drawn = draw_noise({"axes": (slots, sum(self.codec.sizes))}, seeds)["axes"]  # [B, T, K]
         noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
-        scheduler = make_scheduler(solver or self.facts["solver"])
+        solver = solver or self.facts["solver"]
+        scheduler = make_scheduler(solver, span=self.facts.get("span") if solver in EDM_SOLVERS else None)
         steps = self.facts["steps"] if steps is None else steps
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
-            parts = []
-            for i in range(0, len(seeds), BATCH):
-                own, level = ({name: x[i : i + BATCH] for name, x in each.items()} for each in (latents, sigma))
-                text, mask = (x.to(device) for x in no_text(len(next(iter(level.values())))))
-                parts.append(without_clock(self.transformer(with_clock(own), level, text, mask), own))
-            return {name: torch.cat([part[name] for part in parts]) for name in latents}
+            text, mask = (x.to(device) for x in no_text(len(seeds)))
+            return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
 
         denoiser = as_flow(denoise, process_of(self.transformer.config), self.codec.deviations)
-        clean = sample(denoiser, noise, scheduler, steps, guidances)
+        clean = sample(denoiser, noise, scheduler, steps)
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/`, `transformer/`, and `moments.safetensors` where there are some."""
+        """Writes `generator.json`, `codec/` and `transformer/`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
-        (folder / MOMENTS).unlink(missing_ok=True)  # of an earlier model there
-        if self.moments is not None:
-            self.moments.save(folder / MOMENTS)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
@@ -154,5 +132,4 @@ class SeriesGenerator:
         network = CounterpointTransformer.from_pretrained(
             str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-        moments = Moments.load(folder / MOMENTS) if (folder / MOMENTS).is_file() else None
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, moments)
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts)

@@ -128,6 +128,24 @@ def test_first_order_solvers_are_euler_in_the_flow(solver: str) -> None:
     torch.testing.assert_close(out, x, rtol=1e-3, atol=1e-3)
 
 
+def test_a_span_sets_the_ends_of_the_edm_schedule() -> None:
+    noise = draw_noise(SHAPE, range(4))
+    for solver in ("edm-dpm++", "edm-euler"):
+        scheduler = make_scheduler(solver, span=(20.0, 0.01))
+        set_steps(scheduler, 24)
+        first, last = (float(scheduler.sigmas[i] / (1 - scheduler.sigmas[i])) for i in (0, -2))
+        assert (first, last) == (pytest.approx(20.0, rel=1e-3), pytest.approx(0.01, rel=1e-3))
+    levels = ratios("edm", 24, span=(20.0, 0.01)).tolist()
+    assert (levels[0], levels[-1]) == (pytest.approx(20.0), pytest.approx(0.01))
+    assert ratios("edm", 24)[[0, -1]].tolist() == [pytest.approx(80.0), pytest.approx(0.002)]
+    out = sample(mixture, noise, make_scheduler("edm-dpm++", span=(20.0, 0.01)), 24)["video"]
+    assert out.isfinite().all()
+    for solver, span, said in (("unipc", (20.0, 0.01), "unipc has none"), ("ddim", (20.0, 0.01), "needs the edm"),
+                               ("edm-dpm++", (0.1, 0.2), "first the larger")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            make_scheduler(solver, span=span)
+
+
 def test_schedules() -> None:
     """Each falls; a shift multiplies s/α; DDIM finds the end on any of them."""
     noise = draw_noise(SHAPE, range(4))
