@@ -1,9 +1,10 @@
-"""The training step of the preset `small` on random latents, beside the machine's own bf16 matrix peak.
+"""The training step of the preset `small` on random latents, beside the machine's own matrix peak.
 
     python benchmarks/training.py [--device cuda]
 
 Counts the floating-point operations of a step (forward and backward, `torch.utils.flop_counter`), times it, and prints
-its rate as a share of the rate of a 2048³ (8192³ on a GPU) matrix product that is measured in the same run.
+its rate as a share of the rate of a 2048³ (8192³ on a GPU) matrix product that is measured in the same run, both in
+bfloat16 where the machine is fast at it, else in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
-from counterpoint.diffusion.pipeline import fast_bf16
+from counterpoint.diffusion.pipeline import choose_dtype, fast_bf16
 from counterpoint.diffusion.training import JointTraining
 from counterpoint.recipes.joint import PRESETS
 
@@ -43,9 +44,9 @@ def seconds(call: Callable[[], object], repeats: int, device: torch.device) -> f
 
 
 def matrix_peak(device: torch.device, repeats: int = 10) -> float:
-    """GFLOP/s of a bf16 matrix product."""
+    """GFLOP/s of a matrix product in the type of number that the machine trains in."""
     size = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    a, b = (torch.randn(size, size, dtype=choose_dtype("auto", device), device=device) for _ in range(2))
     return 2e-9 * size**3 / seconds(lambda: a @ b, repeats, device)
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     count = sum(p.numel() for p in network.parameters()) / 1e6
     print(f"preset {args.preset}: {count:.1f} M parameters, batch {batch}, {device}, {torch.get_num_threads()} threads")
     print(f"a step: {work:.0f} GFLOP, {took:.3f} s, {batch / took:.1f} clips/s, {work / took:.0f} GFLOP/s")
-    print(f"bf16 matrix peak, same run: {peak:.0f} GFLOP/s")
+    print(f"{str(choose_dtype('auto', device)).removeprefix('torch.')} matrix peak, same run: {peak:.0f} GFLOP/s")
     print(f"ratio: {100 * work / took / peak:.0f} %")
 
 
