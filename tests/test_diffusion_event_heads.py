@@ -46,7 +46,7 @@ def test_a_head_reads_its_own_groups_tokens_alone() -> None:
     logits = heads(tokens, layout)
     assert {group: one.shape for group, one in logits.items()} == dict.fromkeys(("video", "sensor"), (2, SLOTS, BINS))
     other = tokens.clone()
-    other[:, :, 4:] += 1  # of the sensors
+    other[:, :, 4:] = torch.randn(2, SLOTS, 3, 32)  # of the sensors; a constant would be lost in the norm
     again = heads(other, layout)
     assert torch.equal(again["video"], logits["video"])
     assert not torch.allclose(again["sensor"], logits["sensor"])
