@@ -40,7 +40,7 @@ class SeriesPatches:
     Args:
         patch: steps of a slot, `P`; a window's length must be a multiple of it.
         tensors: `center`, `scale`, `bend` `[C]` (bend 0: no companding), `low`, `high` `[C]`, `mean` `[P·C]`,
-            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `deviation` `[K]` (where it is missing: 1), `levels.i` for each
+            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `deviation` `[K]`, `levels.i` for each
             channel that is rounded, and with normal scores `scores` `[Q]` and the values that have them `knots`
             `[K, Q]`.
         sizes: numbers of each token; they add up to `K`.
@@ -97,8 +97,7 @@ class SeriesPatches:
     @property
     def deviation(self) -> Tensor:
         """About the standard deviation of each axis in the latents, `[K]`."""
-        own = self.tensors.get("deviation")
-        return torch.ones(sum(self.sizes)) if own is None else own
+        return self.tensors["deviation"]
 
     @property
     def deviations(self) -> dict[str, Tensor]:
@@ -142,12 +141,16 @@ class SeriesPatches:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SeriesPatches:
-        """Reads what `save_pretrained` wrote; a folder without it is a ClipError."""
+        """Reads what `save_pretrained` wrote; a folder without it, or one from before axes had deviations (the network
+        beside it reckons with none), is a ClipError."""
         path = Path(folder) / "config.json"
         if not path.is_file():
             raise ClipError(f"{path}: missing; no code of series here")
         config = json.loads(path.read_text(encoding="utf-8"))
-        return cls(config["patch"], load_file(Path(folder) / "series_patches.safetensors"), tuple(config["sizes"]))
+        tensors = load_file(Path(folder) / "series_patches.safetensors")
+        if "deviation" not in tensors:
+            raise ClipError(f"{folder}: an older version's, without the deviations of its axes; train the model anew")
+        return cls(config["patch"], tensors, tuple(config["sizes"]))
 
 
 def _channels(x: np.ndarray, tails: float) -> dict[str, np.ndarray]:

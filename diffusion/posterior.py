@@ -33,7 +33,7 @@ class Posterior:
     """
 
     def __init__(self, data: Mapping[str, Tensor], process: Process) -> None:
-        self.data, self.process = dict(data), process
+        self.data, self.process = {name: x.contiguous() for name, x in data.items()}, process  # slices of all axes else
         self.energy = torch.stack([x.square().sum(dim=(2, 3)) for x in data.values()]).sum(0)  # [N, T]
         self.least = self._least()  # rows whose ratio s/α is below it in some slot keep their own sample
 

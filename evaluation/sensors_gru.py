@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,32 +54,71 @@ class TF1GRU(nn.Module):
             own.data = all_of_them.data[index : index + 1]
         return alone
 
-    def states(self, x: Tensor) -> list[Tensor]:
-        """The state after every step, `T` times `[R, B, H]`, of series `[R, T, B, C]`."""
-        count, time, batch = x.shape[:3]
-        flat = x.flatten(1, 2)  # [R, T·B, C]
-        of_x, of_h = self.gates.split([self.channels, self.hidden], dim=1)
-        into_gates = torch.baddbmm(self.gates_bias, flat, of_x).unflatten(1, (time, batch)).unbind(1)
-        of_x, reset_h = self.candidate.split([self.channels, self.hidden], dim=1)
-        into_candidate = torch.baddbmm(self.candidate_bias, flat, of_x).unflatten(1, (time, batch)).unbind(1)
-        state = x.new_zeros(count, batch, self.hidden)
-        states = []
-        for gate, fresh in zip(into_gates, into_candidate, strict=True):
-            reset, keep = torch.baddbmm(gate, state, of_h).sigmoid().chunk(2, dim=2)  # [R, B, H] each
-            new = torch.baddbmm(fresh, reset * state, reset_h).tanh()
-            state = torch.lerp(new, state, keep)
-            states.append(state)
-        return states
+    def states(self, x: Tensor) -> Tensor:
+        """The state after every step, `[T, R, H, B]`, of series `[T, R, C, B]`."""
+        return _Scan.apply(x, self.gates, self.gates_bias, self.candidate, self.candidate_bias)
 
     def last(self, x: Tensor) -> Tensor:
-        """The dense layer of the last state: `[R, T, B, C]` → `[R, B]`."""
-        return torch.baddbmm(self.dense_bias, self.states(x)[-1], self.dense)[..., 0]
+        """The dense layer of the last state: `[T, R, C, B]` → `[R, B]`."""
+        return torch.baddbmm(self.dense_bias, self.dense.mT, self.states(x)[-1])[:, 0]
 
     def every(self, x: Tensor) -> Tensor:
-        """The dense layer of every state: `[R, T, B, C]` → `[R, T, B]`."""
-        states = torch.stack(self.states(x), dim=1)  # [R, T, B, H]
-        out = torch.baddbmm(self.dense_bias, states.flatten(1, 2), self.dense)
-        return out[..., 0].unflatten(1, states.shape[1:3])
+        """The dense layer of every state: `[T, R, C, B]` → `[T, R, B]`."""
+        return (self.states(x) * self.dense).sum(dim=2) + self.dense_bias[:, 0]
+
+
+class _Scan(torch.autograd.Function):
+    """The recurrence, with its own backward pass: autograd's graph of every step costs more than its arithmetic, and
+    what one step needs stays in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gates: Tensor, gates_bias: Tensor, candidate: Tensor, candidate_bias: Tensor
+    ) -> Tensor:
+        """Series `[T, R, C, B]` and weights as in `TF1GRU` → states `[T, R, H, B]`."""
+        time, count, channels, batch = x.shape
+        hidden = candidate.shape[2]
+        gates_x, gates_h = gates.mT.split([channels, hidden], dim=2)
+        candidate_x, candidate_h = candidate.mT.split([channels, hidden], dim=2)
+        open_, new = x.new_empty(time, count, 2 * hidden, batch), x.new_empty(time, count, hidden, batch)
+        states = x.new_empty(time + 1, count, hidden, batch)
+        states[0] = 0
+        for t in range(time):
+            torch.baddbmm(gates_bias.mT, gates_x, x[t], out=open_[t]).baddbmm_(gates_h, states[t]).sigmoid_()
+            reset, keep = open_[t].split(hidden, dim=1)
+            torch.baddbmm(candidate_bias.mT, candidate_x, x[t], out=new[t])
+            new[t].baddbmm_(candidate_h, reset * states[t]).tanh_()
+            torch.lerp(new[t], states[t], keep, out=states[t + 1])
+        ctx.save_for_backward(x, open_, new, states, gates, candidate)
+        return states[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights; the series has none."""
+        x, open_, new, states, gates, candidate = ctx.saved_tensors
+        channels, hidden = x.shape[2], new.shape[2]
+        gates_h, candidate_h = gates[:, channels:], candidate[:, channels:]
+        of_gates, of_candidate = torch.zeros_like(gates), torch.zeros_like(candidate)
+        to_gates, to_new = torch.zeros_like(open_[0]), torch.zeros_like(new[0])  # sums over time, for the biases
+        of_gate, change = torch.empty_like(to_gates), torch.zeros_like(to_new)
+        of_reset, of_keep = of_gate.split(hidden, dim=1)
+        for t in reversed(range(len(x))):
+            reset, keep = open_[t].split(hidden, dim=1)
+            change = change + upstream[0][t]  # of the loss, by the state after the step
+            fresh = torch.addcmul(change, change, keep, value=-1)  # by the new candidate
+            of_new = torch.addcmul(fresh, fresh, new[t].square(), value=-1)  # by what enters its tanh
+            by_reset = torch.bmm(candidate_h, of_new)  # by the state after its reset
+            torch.mul(fresh * keep, states[t] - new[t], out=of_keep)
+            kept = by_reset * reset
+            torch.addcmul(kept, kept, reset, value=-1, out=of_reset).mul_(states[t])
+            change = torch.addcmul(kept, change, keep).baddbmm_(gates_h, of_gate)
+            of_gates[:, :channels].baddbmm_(x[t], of_gate.mT)
+            of_gates[:, channels:].baddbmm_(states[t], of_gate.mT)
+            of_candidate[:, :channels].baddbmm_(x[t], of_new.mT)
+            of_candidate[:, channels:].baddbmm_(reset * states[t], of_new.mT)
+            to_gates += of_gate
+            to_new += of_new
+        return None, of_gates, to_gates.sum(2)[:, None], of_candidate, to_new.sum(2)[:, None]
 
 
 def _glorot(fan_in: int, fan_out: int, generators: Sequence[torch.Generator]) -> Tensor:
@@ -177,14 +217,14 @@ def predictive_scores(pairs: Sequence[Pair], seeds: Sequence[int], steps: int = 
 
 
 def _errors(network: TF1GRU, x: Tensor) -> Tensor:
-    """Mean absolute errors `[R]` of the next values of the last channel of `[R, T, B, C]`."""
-    predicted = network.every(x[:, :-1, :, :-1]).sigmoid()  # [R, T − 1, B]
-    return (predicted - x[:, 1:, :, -1]).abs().mean(dim=(1, 2))
+    """Mean absolute errors `[R]` of the next values of the last channel of `[T, R, C, B]`."""
+    predicted = network.every(x[:-1, :, :-1]).sigmoid()  # [T − 1, R, B]
+    return (predicted - x[1:, :, -1]).abs().mean(dim=(0, 2))
 
 
 def _stack(windows: Sequence[np.ndarray]) -> Tensor:
-    """`R` times `[B, T, C]` → `[R, T, B, C]`."""
-    return torch.from_numpy(np.stack([w.swapaxes(0, 1) for w in windows]).astype(np.float32, copy=False))
+    """`R` times `[B, T, C]` → `[T, R, C, B]`."""
+    return torch.from_numpy(np.stack(windows).astype(np.float32, copy=False)).permute(2, 0, 3, 1).contiguous()
 
 
 def _split(count: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -118,6 +118,7 @@ def _sample(folder: Path, real: SeriesWindows, seed: int) -> tuple[np.ndarray, d
     return made, {
         "steps": model.facts["steps"],
         "solver": model.facts["solver"],
+        "span": model.facts["span"],
         "bf16": bf16,
         "threads": torch.get_num_threads(),
         "cpu_seconds_per_1000": (time.process_time() - processor) / thousands,

@@ -81,7 +81,7 @@ class Settings:
     process: Process = field(default_factory=lambda: Process(prediction="edm"))  # 0 is right for Gaussian windows
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     steps: int = 4000  # of the whole run: the learning rate cools down towards it
-    batch: int = 128
+    batch: int = 128  # windows of a step; of a set: of 24 steps or fewer, and less of longer ones, in proportion
     ema: float = 0.999
     seed: int = 0
     minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
@@ -177,6 +177,11 @@ def patch_of(settings: Settings) -> int:
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
 
 
+def windows_a_step(settings: Settings) -> int:
+    """Of a set: `batch`, or as many as have no more time steps together than `batch` windows of 24."""
+    return min(settings.batch, max(1, round(settings.batch * 24 / settings.length)))
+
+
 def sampling(settings: Settings) -> dict[str, Any]:
     """`solver` and `steps` that a model is saved with."""
     solver, steps = ("unipc", 16) if settings.time else ("edm-dpm++", 24)
@@ -242,6 +247,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         settings.mixture, location=settings.mixture.location + settings.location,
         scale=settings.mixture.scale * settings.spread,
     )  # fmt: skip
+    settings = replace(settings, batch=windows_a_step(settings))
 
     def save(transformer: CounterpointTransformer) -> Path:
         return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")

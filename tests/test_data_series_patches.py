@@ -51,6 +51,10 @@ def test_axes_get_back_their_deviations_down_to_the_least(windows, tmp_path):
     torch.testing.assert_close(own.decode(own.encode(x)), white.decode(white.encode(x)), atol=1e-3, rtol=1e-3)
     own.save_pretrained(tmp_path)
     assert torch.equal(SeriesPatches.from_pretrained(tmp_path).deviation, own.deviation)
+    del own.tensors["deviation"]
+    own.save_pretrained(tmp_path)
+    with pytest.raises(ClipError, match="train the model anew"):
+        SeriesPatches.from_pretrained(tmp_path)
 
 
 def test_a_rare_state_far_away_has_a_normal_score():

@@ -26,13 +26,28 @@ def by_hand(network, x):
 def test_a_step_is_tensorflow_s():
     network = TF1GRU(3, 2, [5, 6])
     x = np.random.default_rng(0).normal(size=(2, 4, 7, 3)).astype(np.float32)
-    state = network.states(torch.from_numpy(x))[-1].detach().numpy()
+    series = torch.from_numpy(x.transpose(1, 0, 3, 2))  # [T, R, C, B]
+    state = network.states(series)[-1].detach().numpy().swapaxes(1, 2)
     np.testing.assert_allclose(state[0], by_hand(network, x[0]), atol=1e-6)
     np.testing.assert_allclose(state[1], by_hand(network.only(1), x[1]), atol=1e-6)
-    logits = network.last(torch.from_numpy(x)).detach().numpy()
+    logits = network.last(series).detach().numpy()
     dense = network.dense.detach().numpy()
     np.testing.assert_allclose(logits, (state @ dense)[..., 0], atol=1e-6)
-    np.testing.assert_allclose(network.every(torch.from_numpy(x)).detach().numpy()[:, -1], logits, atol=1e-6)
+    np.testing.assert_allclose(network.every(series).detach().numpy()[-1], logits, atol=1e-6)
+
+
+def test_gradients_of_the_recurrence_are_those_of_its_values():
+    """Against differences of the values, in double precision, from every step and for every weight."""
+    network = TF1GRU(3, 2, [5, 6]).double()
+    x = torch.rand(4, 2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = list(network.parameters())[:4]
+
+    def states(*weights):
+        return torch.func.functional_call(network, dict(zip(names, weights, strict=True)), x)
+
+    names = [name for name, _ in network.named_parameters()][:4]
+    network.forward = network.states
+    assert torch.autograd.gradcheck(states, weights)
 
 
 def test_weights_start_as_tensorflow_s():

@@ -21,6 +21,7 @@ from counterpoint.recipes.sensors import (
     small,
     tiny,
     train,
+    windows_a_step,
 )
 from counterpoint.recipes.sensors_generator import SeriesGenerator, clock, token_modalities, with_clock, without_clock
 from counterpoint.recipes.settings import override
@@ -62,6 +63,7 @@ def test_a_sample_depends_on_its_seed_and_number_alone(model):
 def test_the_first_token_carries_the_clock_and_hands_it_back():
     settings = small()
     assert [patch_of(replace(settings, length=n)) for n in (24, 64, 128, 256, 7)] == [8, 8, 8, 8, 7]
+    assert [windows_a_step(replace(settings, length=n)) for n in (24, 64, 256, 8, 10_000)] == [128, 48, 12, 128, 1]
     draws = np.random.default_rng(0).random((200, 8, 2)).astype(np.float32)
     codec = SeriesPatches.fit(draws, 4, token=5)
     assert [(m.name, m.channels) for m in token_modalities(codec)] == [("axes0", 4 + 16), ("axes1", 4)]
