@@ -80,45 +80,45 @@ class _Scan(torch.autograd.Function):
         hidden = candidate.shape[2]
         gates_x, gates_h = gates.mT.split([channels, hidden], dim=2)
         candidate_x, candidate_h = candidate.mT.split([channels, hidden], dim=2)
-        open_, new = x.new_empty(time, count, 2 * hidden, batch), x.new_empty(time, count, hidden, batch)
+        opened, new = x.new_empty(time, count, 2 * hidden, batch), x.new_empty(time, count, hidden, batch)
         states = x.new_empty(time + 1, count, hidden, batch)
         states[0] = 0
         for t in range(time):
-            torch.baddbmm(gates_bias.mT, gates_x, x[t], out=open_[t]).baddbmm_(gates_h, states[t]).sigmoid_()
-            reset, keep = open_[t].split(hidden, dim=1)
+            torch.baddbmm(gates_bias.mT, gates_x, x[t], out=opened[t]).baddbmm_(gates_h, states[t]).sigmoid_()
+            reset, keep = opened[t].split(hidden, dim=1)
             torch.baddbmm(candidate_bias.mT, candidate_x, x[t], out=new[t])
             new[t].baddbmm_(candidate_h, reset * states[t]).tanh_()
             torch.lerp(new[t], states[t], keep, out=states[t + 1])
-        ctx.save_for_backward(x, open_, new, states, gates, candidate)
+        ctx.save_for_backward(x, opened, new, states, gates, candidate)
         return states[1:]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the weights; the series has none."""
-        x, open_, new, states, gates, candidate = ctx.saved_tensors
+        x, opened, new, states, gates, candidate = ctx.saved_tensors
         channels, hidden = x.shape[2], new.shape[2]
         gates_h, candidate_h = gates[:, channels:], candidate[:, channels:]
-        of_gates, of_candidate = torch.zeros_like(gates), torch.zeros_like(candidate)
-        to_gates, to_new = torch.zeros_like(open_[0]), torch.zeros_like(new[0])  # sums over time, for the biases
-        of_gate, change = torch.empty_like(to_gates), torch.zeros_like(to_new)
-        of_reset, of_keep = of_gate.split(hidden, dim=1)
+        gates_slope, candidate_slope = torch.zeros_like(gates), torch.zeros_like(candidate)  # by the kernels
+        gates_sum, new_sum = torch.zeros_like(opened[0]), torch.zeros_like(new[0])  # sums over time, for the biases
+        by_gates, change = torch.empty_like(gates_sum), torch.zeros_like(new_sum)
+        by_reset_gate, by_keep_gate = by_gates.split(hidden, dim=1)
         for t in reversed(range(len(x))):
-            reset, keep = open_[t].split(hidden, dim=1)
+            reset, keep = opened[t].split(hidden, dim=1)
             change = change + upstream[0][t]  # of the loss, by the state after the step
             fresh = torch.addcmul(change, change, keep, value=-1)  # by the new candidate
-            of_new = torch.addcmul(fresh, fresh, new[t].square(), value=-1)  # by what enters its tanh
-            by_reset = torch.bmm(candidate_h, of_new)  # by the state after its reset
-            torch.mul(fresh * keep, states[t] - new[t], out=of_keep)
+            by_new = torch.addcmul(fresh, fresh, new[t].square(), value=-1)  # by what enters its tanh
+            by_reset = torch.bmm(candidate_h, by_new)  # by the state after its reset
+            torch.mul(fresh * keep, states[t] - new[t], out=by_keep_gate)
             kept = by_reset * reset
-            torch.addcmul(kept, kept, reset, value=-1, out=of_reset).mul_(states[t])
-            change = torch.addcmul(kept, change, keep).baddbmm_(gates_h, of_gate)
-            of_gates[:, :channels].baddbmm_(x[t], of_gate.mT)
-            of_gates[:, channels:].baddbmm_(states[t], of_gate.mT)
-            of_candidate[:, :channels].baddbmm_(x[t], of_new.mT)
-            of_candidate[:, channels:].baddbmm_(reset * states[t], of_new.mT)
-            to_gates += of_gate
-            to_new += of_new
-        return None, of_gates, to_gates.sum(2)[:, None], of_candidate, to_new.sum(2)[:, None]
+            torch.addcmul(kept, kept, reset, value=-1, out=by_reset_gate).mul_(states[t])
+            change = torch.addcmul(kept, change, keep).baddbmm_(gates_h, by_gates)
+            gates_slope[:, :channels].baddbmm_(x[t], by_gates.mT)
+            gates_slope[:, channels:].baddbmm_(states[t], by_gates.mT)
+            candidate_slope[:, :channels].baddbmm_(x[t], by_new.mT)
+            candidate_slope[:, channels:].baddbmm_(reset * states[t], by_new.mT)
+            gates_sum += by_gates
+            new_sum += by_new
+        return None, gates_slope, gates_sum.sum(2)[:, None], candidate_slope, new_sum.sum(2)[:, None]
 
 
 def _glorot(fan_in: int, fan_out: int, generators: Sequence[torch.Generator]) -> Tensor:

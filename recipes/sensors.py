@@ -81,7 +81,7 @@ class Settings:
     process: Process = field(default_factory=lambda: Process(prediction="edm"))  # 0 is right for Gaussian windows
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     steps: int = 4000  # of the whole run: the learning rate cools down towards it
-    batch: int = 128  # windows of a step; of a set: of 24 steps or fewer, and less of longer ones, in proportion
+    batch: int = 128  # windows of a step; of a set: of 24 steps or fewer, and fewer of longer ones, in proportion
     ema: float = 0.999
     seed: int = 0
     minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
@@ -178,7 +178,7 @@ def patch_of(settings: Settings) -> int:
 
 
 def windows_a_step(settings: Settings) -> int:
-    """Of a set: `batch`, or as many as have no more time steps together than `batch` windows of 24."""
+    """Of a set: `batch`, or as many as have about the time steps of `batch` windows of 24."""
     return min(settings.batch, max(1, round(settings.batch * 24 / settings.length)))
 
 
