@@ -34,12 +34,12 @@ from counterpoint.diffusion.process import Process, describe
 from counterpoint.diffusion.training import JointTraining, KeyedBatches, LossSettings, OptimizerSettings
 from counterpoint.recipes.joint import ModelSettings
 from counterpoint.recipes.sensors_generator import (
-    AXES,
     TEXT_DIM,
     SeriesGenerator,
     no_text,
-    predict,
     token_modalities,
+    with_clock,
+    without_clock,
 )
 from counterpoint.recipes.settings import to_json
 from counterpoint.recipes.trainer import make_trainer, quiet_lightning
@@ -63,14 +63,14 @@ class Settings:
     hold: tuple[str, ...] = ()  # of your own: groups that are not trained on, or patterns: s17_*
     drop_text: float = 0.15  # share of windows, and of their conditions, trained without: for guidance
     series_seed: int = SINES_SEED  # of Sines
-    patch: int = 8  # most steps of a slot; of a set also no more than fit a token; a longer window has several slots
+    patch: int = 8  # most steps of a slot; a longer window has several
     token: int = 112  # most numbers of a token; with the clock's 16 no more than the width
     floor: float = 1e-5  # variance below which an axis counts as noise, in units of a channel's
+    tails: float = 10.0  # kurtosis above which a channel is companded
     normal: bool = True  # whether every axis is mapped to normal scores
     least: float = 0.03  # of a set: least deviation of an axis in the latents; the greatest is 1
     location: float = -1.0  # of a set: added to `mixture.location`
     spread: float = 1.5  # of a set: factor on `mixture.scale`
-    emphasis: float = 1.0  # of a set: power of its deviation by which an axis counts in the loss
     posterior: bool = True  # of a set: targets are means over all windows that could look the same under the noise
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
@@ -104,7 +104,7 @@ def tiny() -> Settings:
 
 
 def small() -> Settings:
-    """The one setting of the benchmark, for every set and length."""
+    """The one setting of the benchmark: slots of 8 steps, at every length."""
     return Settings()
 
 
@@ -113,7 +113,7 @@ ARRAYS = False  # its data are a file of its own
 
 
 class WindowBatches(Dataset[dict[str, Any]]):
-    """Whole batches of latents by their keys `[(row, draw), …]`: `{"latents": [B, K], …}`.
+    """Whole batches of latents by their keys `[(row, draw), …]`: `{"latents": {token: [B, T, 1, size]}, …}`.
 
     Args:
         windows: `[N, L, C]`.
@@ -125,12 +125,13 @@ class WindowBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         rows = [row for row, _ in keys]
+        latents = {name: x[rows] for name, x in self.latents.items()}
         text, mask = no_text(len(rows))
-        return {"latents": self.latents[rows], "text": text, "text_mask": mask}
+        return {"latents": latents, "text": text, "text_mask": mask}
 
 
 class SeriesTraining(JointTraining):
-    """`JointTraining` of windows that have one noise level on all their axes, beside a clock that is never noised.
+    """`JointTraining` of tokens that share one noise level, beside a clock that is never noised.
 
     Windows are uncorrelated in the code's axes and the deviation of each axis is known, so with EDM's prediction a
     network that says 0 is the best one for Gaussian windows: its loss is 1, and what is below 1 is more than that, or
@@ -138,39 +139,42 @@ class SeriesTraining(JointTraining):
 
     Args:
         args: those of `JointTraining`.
-        codec: turns axes into the network's slots; its `deviation` is that of the axes.
-        posterior: of all windows, as `{AXES: [N, 1, 1, K]}`; None: each window is its own target.
-        emphasis: power of its deviation by which an axis counts in the loss.
+        deviations: of the axes, `{token: [size]}`.
+        posterior: of all windows; None: each window is its own target.
     """
 
-    def __init__(
-        self, *args: Any, codec: SeriesPatches, posterior: Posterior | None = None, emphasis: float = 0.0
-    ) -> None:
+    def __init__(self, *args: Any, deviations: dict[str, Tensor], posterior: Posterior | None = None) -> None:
         super().__init__(*args)
-        self.codec, self.posterior, self.emphasis = codec, posterior, emphasis
+        self.deviations, self.posterior = deviations, posterior
 
     def losses(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The mean squared error of the prediction over all axes as one loss."""
-        clean = batch["latents"][:, None, None]  # [B, 1, 1, K]
-        grid = draw_grid(["sensor"], len(clean), 1, self.loss.mixture, generator)
-        sigma, weight = grid.sigma["sensor"].to(clean.device), (~grid.known["sensor"]).to(clean)  # [B, 1]
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        process, deviation = self.loss.process, self.codec.deviation.to(clean)
-        heard = process.scale_input(process.add_noise(clean, noise, sigma), sigma, deviation)[:, 0, 0]
-        said = predict(self.codec, self.transformer, heard, sigma[:, 0], batch["text"], batch["text_mask"])
+        clean = batch["latents"]
+        first = next(iter(clean.values()))
+        grid = draw_grid(["sensor"], len(first), first.shape[1], self.loss.mixture, generator)
+        sigma = grid.sigma["sensor"].to(first.device)  # [B, T]
+        noise = {n: torch.randn(x.shape, generator=generator).to(x.device) for n, x in clean.items()}
+        process = self.loss.process
+        deviations = {name: self.deviations[name].to(first) for name in clean}
+        noised = {name: process.add_noise(x, noise[name], sigma) for name, x in clean.items()}
+        inputs = {name: process.scale_input(x, sigma, deviations[name]) for name, x in noised.items()}
+        levels = dict.fromkeys(clean, sigma)
+        predicted = self.transformer(with_clock(inputs), levels, batch["text"], batch["text_mask"])
+        predicted = without_clock(predicted, clean)
         if self.posterior is not None:
-            means, noises = self.posterior.expected({AXES: clean}, {AXES: noise}, sigma)
-            clean, noise = means[AXES], noises[AXES]
-        target = process.target(clean, noise, sigma, deviation)[:, 0, 0]
-        share = self.codec.deviation.to(said) ** self.emphasis
-        error = ((said - target).square() @ (share / share.sum()))[:, None]
-        return {"sensor": (error * weight).sum() / weight.sum().clamp_min(1.0)}
+            clean, noise = self.posterior.expected(clean, noise, sigma)
+        weight = (~grid.known["sensor"]).to(first)  # [B, T]
+        error = torch.zeros_like(sigma)
+        for name, x in clean.items():
+            target = process.target(x, noise[name], sigma, deviations[name])
+            error = error + (predicted[name].float() - target).square().sum(dim=(2, 3))
+        axes = sum(x.shape[3] for x in clean.values())
+        return {"sensor": (error * weight).sum() / (axes * weight.sum().clamp_min(1.0))}
 
 
-def patch_of(settings: Settings, channels: int = 1) -> int:
-    """Steps of a slot: `patch`, or the longest divisor of the length that is no longer and fits a token."""
-    most = min(settings.patch, settings.length, max(1, settings.token // channels))
-    return next(p for p in range(most, 0, -1) if settings.length % p == 0)
+def patch_of(settings: Settings) -> int:
+    """Steps of a slot: `patch`, or the longest divisor of the length that is no longer."""
+    return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
 
 
 def windows_a_step(settings: Settings) -> int:
@@ -223,9 +227,10 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
     codec = SeriesPatches.fit(
         windows.values,
-        patch_of(settings, windows.values.shape[2]),
+        patch_of(settings),
         settings.token,
         settings.floor,
+        settings.tails,
         settings.normal,
         settings.least,
     )
@@ -236,9 +241,8 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     }  # fmt: skip
 
     batches = WindowBatches(windows.values, codec)
-    data_of = {AXES: batches.latents[:, None, None]}
-    posterior = Posterior(data_of, settings.process) if settings.posterior else None
-    kind = partial(SeriesTraining, codec=codec, posterior=posterior, emphasis=settings.emphasis)
+    posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
+    kind = partial(SeriesTraining, deviations=codec.deviations, posterior=posterior)
     mixture = replace(
         settings.mixture, location=settings.mixture.location + settings.location,
         scale=settings.mixture.scale * settings.spread,

@@ -3,19 +3,18 @@
     generator = SeriesGenerator.from_pretrained("runs/sensors/model")
     windows = generator.sample(1000, seed=0)    # [1000, L, C] in [0, 1]
 
-Noise and solver live on the principal axes of the whole window; the network hears and says them turned into slots of
-time. A token, one or several per slot and each with a projection and an embedding of its own, is a part of a slot's
-numbers. The first also carries, never noised, which slot it is: the backbone's positions are relative, and a recording
-of a fall does not begin as it ends.
+A slot is a patch of the window; a token, one per slot and with a projection and an embedding of its own, is a group of
+the patch's principal axes. The first token also carries, never noised, which slot it is: the backbone's positions are
+relative, and a recording of a fall does not begin as it ends.
 
-Legend: `B` batch, `L` length, `T` slots, `C` channels, `K` axes, `W` words.
+Legend: `B` batch, `L` length, `T` slots, `C` channels, `K` axes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,6 @@ from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.diffusion.solvers import EDM_SOLVERS
 from counterpoint.modalities.clip import ClipError
 
-AXES = "axes"  # all axes of a window, as one modality of noise and solver
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 BATCH = 500
@@ -44,30 +42,16 @@ def clock(slots: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def with_clock(slots: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_clock(latents: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's input: the clock behind the numbers of the first token, `[B, T, 1, size + 16]`."""
-    name, first = next(iter(slots.items()))
+    name, first = next(iter(latents.items()))
     codes = clock(first.shape[1]).to(first)[None, :, None].expand(len(first), -1, -1, -1)
-    return {**slots, name: torch.cat([first, codes], dim=3)}
+    return {**latents, name: torch.cat([first, codes], dim=3)}
 
 
-def predict(
-    codec: SeriesPatches, transformer: Callable[..., dict[str, Tensor]], axes: Tensor, sigma: Tensor, text: Tensor,
-    text_mask: Tensor,
-) -> Tensor:  # fmt: skip
-    """What the network says of each axis, `[B, K]`.
-
-    Args:
-        codec: turns axes into slots.
-        transformer: the network.
-        axes: its input, `[B, K]`, scaled to about unit variance.
-        sigma: the noise level, `[B]`.
-        text, text_mask: `[B, W, TEXT_DIM]` and `[B, W]`.
-    """
-    slots = codec.to_slots(axes)
-    levels = dict.fromkeys(slots, sigma[:, None].expand(-1, next(iter(slots.values())).shape[1]))
-    said = transformer(with_clock(slots), levels, text, text_mask)
-    return codec.from_slots({name: said[name][..., : x.shape[3]] for name, x in slots.items()})  # without the clock
+def without_clock(predicted: dict[str, Tensor], latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's output, cut to the numbers of each token."""
+    return {name: predicted[name][..., : x.shape[3]] for name, x in latents.items()}
 
 
 def no_text(batch: int) -> tuple[Tensor, Tensor]:
@@ -111,22 +95,23 @@ class SeriesGenerator:
             parts.append(self.codec.decode(latents).numpy())
         return np.concatenate(parts)
 
-    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> Tensor:
-        """Clean latents `[B, K]` on the CPU."""
+    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
+        """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
         device = self.transformer.device
-        drawn = draw_noise({AXES: (1, 1, len(self.codec.deviation))}, seeds)
-        noise = {AXES: drawn[AXES].to(device)}  # [B, 1, 1, K]
+        slots = self.facts["length"] // self.codec.patch
+        drawn = draw_noise({"axes": (slots, sum(self.codec.sizes))}, seeds)["axes"]  # [B, T, K]
+        noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
         solver = solver or self.facts["solver"]
         scheduler = make_scheduler(solver, span=self.facts.get("span") if solver in EDM_SOLVERS else None)
         steps = self.facts["steps"] if steps is None else steps
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
             text, mask = (x.to(device) for x in no_text(len(seeds)))
-            axes, level = latents[AXES][:, 0, 0], sigma[AXES][:, 0]
-            return {AXES: predict(self.codec, self.transformer, axes, level, text, mask)[:, None, None]}
+            return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
 
-        denoiser = as_flow(denoise, process_of(self.transformer.config), {AXES: self.codec.deviation})
-        return sample(denoiser, noise, scheduler, steps)[AXES][:, 0, 0].cpu()
+        denoiser = as_flow(denoise, process_of(self.transformer.config), self.codec.deviations)
+        clean = sample(denoiser, noise, scheduler, steps)
+        return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes `generator.json`, `codec/` and `transformer/`."""
