@@ -28,7 +28,7 @@ from counterpoint.data.series import SINES_SEED, load_windows
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.noise_levels import GridMixture, draw_grid
-from counterpoint.diffusion.pipeline import choose_device, fast_bf16
+from counterpoint.diffusion.pipeline import choose_device
 from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.process import Process, describe
 from counterpoint.diffusion.training import JointTraining, KeyedBatches, LossSettings, OptimizerSettings
@@ -72,7 +72,6 @@ class Settings:
     location: float = -1.0  # of a set: added to `mixture.location`
     spread: float = 1.5  # of a set: factor on `mixture.scale`
     posterior: bool = True  # of a set: targets are means over all windows that could look the same under the noise
-    moments: int = 10_000  # of a set: windows of 24 steps drawn after training, to keep mean and covariance; 0: none
     model: ModelSettings = field(
         default_factory=lambda: ModelSettings(width=128, depth=6, heads=4, feed_forward="shared", multiple=4)
     )
@@ -100,7 +99,7 @@ def tiny() -> Settings:
     model = ModelSettings(width=32, depth=1, heads=2, feed_forward="shared", multiple=2)
     return Settings(
         set="Sines", length=8, patch=4, token=16, model=model, steps=4, batch=8, log_every=1, checkpoint_every=2,
-        sample_steps=2, moments=100,
+        sample_steps=2,
     )  # fmt: skip
 
 
@@ -178,9 +177,9 @@ def patch_of(settings: Settings) -> int:
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
 
 
-def windows_of(count: int, settings: Settings) -> int:
-    """Of a set: `count`, or as many as have about the time steps of `count` windows of 24."""
-    return min(count, max(1, round(count * 24 / settings.length)))
+def windows_a_step(settings: Settings) -> int:
+    """Of a set: `batch`, or as many as have about the time steps of `batch` windows of 24."""
+    return min(settings.batch, max(1, round(settings.batch * 24 / settings.length)))
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
@@ -248,15 +247,10 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         settings.mixture, location=settings.mixture.location + settings.location,
         scale=settings.mixture.scale * settings.spread,
     )  # fmt: skip
-    settings = replace(settings, batch=windows_of(settings.batch, settings))
-
-    quick = settings.bf16 and fast_bf16(torch.device("cpu"))
+    settings = replace(settings, batch=windows_a_step(settings))
 
     def save(transformer: CounterpointTransformer) -> Path:
-        generator = SeriesGenerator(codec, transformer, facts)
-        if settings.moments:
-            generator.keep_moments(batches.latents, windows_of(settings.moments, settings), settings.seed, quick)
-        return generator.save_pretrained(run / "model")
+        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
 
     return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
-from counterpoint.diffusion.moments import Moments
 from counterpoint.diffusion.process import process_of
 from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.diffusion.solvers import EDM_SOLVERS
@@ -73,24 +72,10 @@ class SeriesGenerator:
         codec: between windows and latents.
         transformer: denoises the latents.
         facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
-        moments: what brings the latents of whole windows to the mean and covariance of the training set; None: nothing.
     """
 
-    def __init__(
-        self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict, moments: Moments | None = None
-    ) -> None:
-        self.codec, self.transformer, self.facts, self.moments = codec, transformer.eval(), facts, moments
-
-    def keep_moments(self, latents: Mapping[str, Tensor], count: int, seed: int = 0, bf16: bool = False) -> None:
-        """Draws `count` windows and from then on corrects what is sampled by what they and the training set differ in.
-
-        Args:
-            latents: of the training set, `{token: [N, T, 1, size]}`.
-            seed: the draws are others than those that `sample` makes of this seed.
-            bf16: as for `sample`.
-        """
-        made = torch.cat(list(self._parts(count, (seed, 12), None, None, bf16)))
-        self.moments = Moments.fit(_whole(latents), made)
+    def __init__(self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict) -> None:
+        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
 
     @torch.no_grad()
     def sample(
@@ -102,23 +87,13 @@ class SeriesGenerator:
             steps, solver: None for the model's own.
             bf16: the network's products in bfloat16: faster where the processor has them.
         """
-        slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
+        seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
         parts = []
-        for latents in self._parts(count, (seed, 11), steps, solver, bf16):
-            whole = latents if self.moments is None else self.moments.apply(latents)
-            parts.append(self.codec.decode(self.codec.split(whole.unflatten(1, (slots, axes)))).numpy())
-        return np.concatenate(parts)
-
-    @torch.no_grad()
-    def _parts(
-        self, count: int, seed: tuple[int, int], steps: int | None, solver: str | None, bf16: bool
-    ) -> Iterator[Tensor]:
-        """Latents of whole windows `[B, T·K]`, a batch at a time."""
-        seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
         for start in range(0, count, BATCH):
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
                 latents = self._latents(seeds[start : start + BATCH], steps, solver)
-            yield _whole(latents)
+            parts.append(self.codec.decode(latents).numpy())
+        return np.concatenate(parts)
 
     def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
         """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
@@ -139,15 +114,11 @@ class SeriesGenerator:
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/`, `transformer/` and, where moments are kept, `moments.safetensors`."""
+        """Writes `generator.json`, `codec/` and `transformer/`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
-        if self.moments is not None:
-            self.moments.save(folder / "moments.safetensors")
-        else:
-            (folder / "moments.safetensors").unlink(missing_ok=True)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
@@ -161,11 +132,4 @@ class SeriesGenerator:
         network = CounterpointTransformer.from_pretrained(
             str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-        path = folder / "moments.safetensors"
-        moments = Moments.load(path) if path.is_file() else None
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, moments)
-
-
-def _whole(latents: Mapping[str, Tensor]) -> Tensor:
-    """`{token: [B, T, 1, size]}` → `[B, T·K]`."""
-    return torch.cat([x[:, :, 0] for x in latents.values()], dim=-1).flatten(1)
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts)

@@ -21,7 +21,7 @@ from counterpoint.recipes.sensors import (
     small,
     tiny,
     train,
-    windows_of,
+    windows_a_step,
 )
 from counterpoint.recipes.sensors_generator import SeriesGenerator, clock, token_modalities, with_clock, without_clock
 from counterpoint.recipes.settings import override
@@ -63,7 +63,7 @@ def test_a_sample_depends_on_its_seed_and_number_alone(model):
 def test_the_first_token_carries_the_clock_and_hands_it_back():
     settings = small()
     assert [patch_of(replace(settings, length=n)) for n in (24, 64, 128, 256, 7)] == [8, 8, 8, 8, 7]
-    assert [windows_of(128, replace(settings, length=n)) for n in (24, 64, 256, 8, 10_000)] == [128, 48, 12, 128, 1]
+    assert [windows_a_step(replace(settings, length=n)) for n in (24, 64, 256, 8, 10_000)] == [128, 48, 12, 128, 1]
     draws = np.random.default_rng(0).random((200, 8, 2)).astype(np.float32)
     codec = SeriesPatches.fit(draws, 4, token=5)
     assert [(m.name, m.channels) for m in token_modalities(codec)] == [("axes0", 4 + 16), ("axes1", 4)]
@@ -84,8 +84,7 @@ def test_the_same_seed_builds_the_same_network():
 
 def test_a_trained_generator_draws_the_right_distribution(tmp_path):
     """Sines of 8 steps after 150 small steps: means and deviations of every step and channel."""
-    changes = ["steps=150", "batch=64", "log_every=50", "checkpoint_every=150", "sample_steps=16", "moments=0"]
-    settings = override(tiny(), changes)
+    settings = override(tiny(), ["steps=150", "batch=64", "log_every=50", "checkpoint_every=150", "sample_steps=16"])
     folder = train(replace(settings, patch=8), None, tmp_path)
     made, real = SeriesGenerator.from_pretrained(folder).sample(1000), load_windows("Sines", 8).values
     deviation = real.std(axis=0)
@@ -140,23 +139,3 @@ def test_a_folder_without_a_generator_is_refused(tmp_path):
         SeriesGenerator.from_pretrained(tmp_path)
     with pytest.raises(ClipError, match="ETTh1: no file given"):
         train(small(), None, tmp_path)
-
-
-def test_whole_windows_keep_the_moments_of_the_training_set(tmp_path):
-    """A network that has hardly learned anything: each number is about right, but what two slots share is not."""
-    settings = override(tiny(), ["steps=4", "sample_steps=8", "moments=0"])
-    real = load_windows("Sines", 8).values
-
-    def misses(folder):
-        made = SeriesGenerator.from_pretrained(folder).sample(2000, seed=5)
-        steps, own = (np.diff(x, axis=1)[:, 3] for x in (made, real))  # where one slot of 4 meets the next
-        return np.abs(steps.std(axis=0) / own.std(axis=0) - 1).max()
-
-    plain = train(settings, None, tmp_path / "plain")
-    assert not (plain / "moments.safetensors").exists()
-    kept = train(replace(settings, moments=3000), None, tmp_path / "kept")
-    assert (kept / "moments.safetensors").is_file()
-    assert misses(plain) > 6  # seven times too large a step
-    assert misses(kept) < 1.2  # what is left is the bend of the normal scores, which differs from slot to slot
-    train(settings, None, tmp_path / "kept")  # finished: saves it anew, as it is asked to now
-    assert not (kept / "moments.safetensors").exists()
