@@ -97,8 +97,8 @@ class _Scan(torch.autograd.Function):
         """Gradients of the weights; the series has none."""
         x, opened, new, states, gates, candidate = ctx.saved_tensors
         channels, hidden = x.shape[2], new.shape[2]
-        gates_h, candidate_h = gates[:, channels:], candidate[:, channels:]
-        gates_slope, candidate_slope = torch.zeros_like(gates), torch.zeros_like(candidate)  # by the kernels
+        kernels = [*gates.split([channels, hidden], dim=1), *candidate.split([channels, hidden], dim=1)]
+        slopes = [torch.zeros_like(kernel, memory_format=torch.contiguous_format) for kernel in kernels]
         gates_sum, new_sum = torch.zeros_like(opened[0]), torch.zeros_like(new[0])  # sums over time, for the biases
         by_gates, change = torch.empty_like(gates_sum), torch.zeros_like(new_sum)
         by_reset_gate, by_keep_gate = by_gates.split(hidden, dim=1)
@@ -107,17 +107,18 @@ class _Scan(torch.autograd.Function):
             change = change + upstream[0][t]  # of the loss, by the state after the step
             fresh = torch.addcmul(change, change, keep, value=-1)  # by the new candidate
             by_new = torch.addcmul(fresh, fresh, new[t].square(), value=-1)  # by what enters its tanh
-            by_reset = torch.bmm(candidate_h, by_new)  # by the state after its reset
+            by_reset = torch.bmm(kernels[3], by_new)  # by the state after its reset
             torch.mul(fresh * keep, states[t] - new[t], out=by_keep_gate)
             kept = by_reset * reset
             torch.addcmul(kept, kept, reset, value=-1, out=by_reset_gate).mul_(states[t])
-            change = torch.addcmul(kept, change, keep).baddbmm_(gates_h, by_gates)
-            gates_slope[:, :channels].baddbmm_(x[t], by_gates.mT)
-            gates_slope[:, channels:].baddbmm_(states[t], by_gates.mT)
-            candidate_slope[:, :channels].baddbmm_(x[t], by_new.mT)
-            candidate_slope[:, channels:].baddbmm_(reset * states[t], by_new.mT)
+            change = torch.addcmul(kept, change, keep).baddbmm_(kernels[1], by_gates)
+            slopes[0].baddbmm_(x[t], by_gates.mT)
+            slopes[1].baddbmm_(states[t], by_gates.mT)
+            slopes[2].baddbmm_(x[t], by_new.mT)
+            slopes[3].baddbmm_(reset * states[t], by_new.mT)
             gates_sum += by_gates
             new_sum += by_new
+        gates_slope, candidate_slope = torch.cat(slopes[:2], dim=1), torch.cat(slopes[2:], dim=1)
         return None, gates_slope, gates_sum.sum(2)[:, None], candidate_slope, new_sum.sum(2)[:, None]
 
 

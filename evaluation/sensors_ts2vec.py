@@ -21,6 +21,7 @@ HIDDEN, DEPTH, OUTPUT = 64, 10, 320
 BATCH, RATE = 8, 1e-3
 SMALL, STEPS_SMALL, STEPS = 100_000, 200, 600  # numbers in the training windows; steps up to there, and beyond
 DROPOUT = 0.1
+INSTANTS = 4096  # encoded at a time: what a block works on stays in the cache
 
 
 class DilatedConv(nn.Conv1d):
@@ -146,9 +147,9 @@ def _encode_crop(
 
 
 @torch.no_grad()
-def encode(encoder: TS2VecEncoder, windows: np.ndarray, batch: int = 512) -> np.ndarray:
+def encode(encoder: TS2VecEncoder, windows: np.ndarray) -> np.ndarray:
     """Representations `[N, D]` of windows `[N, T, C]`: the largest value over time of each channel."""
-    parts = []
+    parts, batch = [], max(1, INSTANTS // windows.shape[1])
     for start in range(0, len(windows), batch):
         x = torch.from_numpy(np.ascontiguousarray(windows[start : start + batch], np.float32))
         parts.append(encoder(x).amax(dim=1))
