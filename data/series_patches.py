@@ -1,13 +1,17 @@
 """Windows of series as tokens and back: a linear code of patches, fitted once, nothing learned.
 
 A patch is P steps of all C channels. Each channel is centred and scaled (one with heavy tails is companded by asinh
-first); the patch's P·C numbers are then turned onto their principal axes and every axis is brought to about unit
-variance: y = Vᵀ(x − m) / √(λ + floor). So the slow level of a signal and its small steps from one sample to the next
-weigh the same, and channels that are equal stay equal, since axes without variance are left out. Last, each axis is
-bent so that its values are distributed normally (normal scores): what happens once in a thousand windows lies three
-deviations from the middle then, and not twenty, where a walk from noise is decided before the network hears anything.
-Then every axis gets back a deviation of its own, between 1 for the greatest and `least`: noise drowns the small steps
-first and the level last, so that a walk from noise settles the level before the steps.
+first). One of which much comes anew with each step is mapped to normal scores by its own distribution, if a Gaussian
+process describes it better then: a sum of many axes is nearly Gaussian, so uniform noise, spikes and lamps that are
+mostly off would not come out as they went in. If such a channel takes few different values, each stands for an interval
+of scores, and what is behind it is drawn (`normal_scores.draw_scores`). The patch's P·C numbers are then turned onto
+their principal axes and every axis is brought to about unit variance: y = Vᵀ(x − m) / √(λ + floor). So the slow level
+of a signal and its small steps from one sample to the next weigh the same, and channels that are equal stay equal,
+since axes without variance are left out. Last, each axis is bent so that its values are distributed normally (normal
+scores again): what happens once in a thousand windows lies three deviations from the middle then, and not twenty, where
+a walk from noise is decided before the network hears anything. Then every axis gets back a deviation of its own,
+between 1 for the greatest and `least`: noise drowns the small steps first and the level last, so that a walk from noise
+settles the level before the steps.
 The axes, ordered by their variance, are dealt out to tokens of no more than `token` numbers.
 
 Decoding is the exact inverse up to the axes left out. A channel that takes few different values (a lamp's power in
@@ -28,8 +32,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..modalities.clip import ClipError
+from .normal_scores import NORMAL, draw_scores, fit_drawn_scores, fit_scores, from_scores, to_scores
 
 KNOTS = 1025  # of the map of an axis to normal scores
+CHANNEL_KNOTS = 65  # of the map of a channel: more would follow the recording's chance, and roughen its small steps
+NEW = 0.3  # share of a channel's variance that comes anew with each step, from which on it may be mapped
+GAIN = 0.05  # nats a step that the map must save; chance saves hundredths
 LEVELS = 4096  # a channel with no more different values, and fewer than a quarter of the windows, is rounded to them
 FITTED = 20_000  # windows that the axes are fitted on
 
@@ -40,9 +48,10 @@ class SeriesPatches:
     Args:
         patch: steps of a slot, `P`; a window's length must be a multiple of it.
         tensors: `center`, `scale`, `bend` `[C]` (bend 0: no companding), `low`, `high` `[C]`, `mean` `[P·C]`,
-            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `deviation` `[K]`, `levels.i` for each
-            channel that is rounded, and with normal scores `scores` `[Q]` and the values that have them `knots`
-            `[K, Q]`.
+            `encode` `[P·C, K]`, `decode` `[K, P·C]`, `deviation` `[K]`, `levels.i` for each channel that is rounded,
+            and with normal scores `scores` `[Q]` and the values that have them `knots` `[K, Q]`. For each channel that
+            is mapped to normal scores: `own_scores.i` `[R]` and the values that have them `own_knots.i` `[1, R]`, or
+            if it is rounded `edges.i` between the levels' scores and `precision.i` `[L, L]`.
         sizes: numbers of each token; they add up to `K`.
     """
 
@@ -73,7 +82,8 @@ class SeriesPatches:
         rows = np.sort(np.random.default_rng(seed).permutation(len(windows))[:FITTED])
         x = windows[rows].astype(np.float64)
         tensors = {key: torch.from_numpy(value) for key, value in _channels(x, tails).items()}
-        y = (_compand(torch.from_numpy(x), tensors)).unflatten(1, (-1, patch)).flatten(2).flatten(0, 1)  # [n, P·C]
+        tensors |= _maps(torch.from_numpy(x), tensors, floor)
+        y = _standard(torch.from_numpy(x), tensors).unflatten(1, (-1, patch)).flatten(2).flatten(0, 1)  # [n, P·C]
         mean = y.mean(dim=0)
         variance, axes = torch.linalg.eigh((y - mean).T @ (y - mean) / len(y))
         order = variance.argsort(descending=True)
@@ -84,7 +94,7 @@ class SeriesPatches:
         tensors |= {"mean": mean, "encode": axes / spread, "decode": (axes * spread).T}
         tensors["deviation"] = (spread / spread.max()).clamp_min(least)
         if normal:
-            tensors |= _normal_scores((y - mean) @ tensors["encode"])
+            tensors["scores"], tensors["knots"] = fit_scores((y - mean) @ tensors["encode"], KNOTS)
         parts = -(-len(order) // token)
         sizes = tuple(len(part) for part in np.array_split(np.arange(len(order)), parts))
         return cls(patch, {key: value.float().contiguous() for key, value in tensors.items()}, sizes)
@@ -105,26 +115,31 @@ class SeriesPatches:
         return dict(zip(self.names, self.deviation.split(list(self.sizes)), strict=True))
 
     def encode(self, windows: Tensor) -> dict[str, Tensor]:
-        """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`."""
-        y = _compand(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]
+        """Windows `[B, L, C]` → `{token: [B, T, 1, size]}`; the same windows give the same draws."""
+        y = _standard(windows, self.tensors).unflatten(1, (-1, self.patch)).flatten(2)  # [B, T, P·C]
         z = (y - self.tensors["mean"]) @ self.tensors["encode"]
-        z = _bent(z, self.tensors["knots"], self.tensors["scores"]) if "knots" in self.tensors else z
+        z = to_scores(z, self.tensors["knots"], self.tensors["scores"]) if "knots" in self.tensors else z
         return self.split(z * self.deviation)
 
     def decode(self, latents: dict[str, Tensor]) -> Tensor:
         """`{token: [B, T, 1, size]}` → windows `[B, L, C]`."""
         own = self.tensors
         z = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float() / self.deviation  # [B, T, K]
-        z = _unbent(z, own["knots"], own["scores"]) if "knots" in own else z
+        z = from_scores(z, own["knots"], own["scores"]) if "knots" in own else z
         y = z @ own["decode"] + own["mean"]
         y = y.unflatten(2, (self.patch, -1)).flatten(1, 2)  # [B, L, C]
         bent = torch.where(own["bend"] > 0, torch.sinh(y * own["bend"].clamp_min(1e-6)), y)
         x = bent * own["scale"] + own["center"]
-        for key, levels in own.items():
-            if key.startswith("levels."):
-                channel = int(key.removeprefix("levels."))
-                between = (levels[1:] + levels[:-1]) / 2
-                x[..., channel] = levels[torch.bucketize(x[..., channel].contiguous(), between)]
+        for channel in range(x.shape[2]):
+            if f"own_knots.{channel}" in own:
+                knots, scores = own[f"own_knots.{channel}"], own[f"own_scores.{channel}"]
+                x[..., channel] = from_scores(y[..., channel, None], knots, scores)[..., 0]
+            elif f"edges.{channel}" in own:
+                level = torch.bucketize(y[..., channel].contiguous(), own[f"edges.{channel}"])
+                x[..., channel] = own[f"levels.{channel}"][level]
+            elif f"levels.{channel}" in own:
+                levels = own[f"levels.{channel}"]
+                x[..., channel] = levels[torch.bucketize(x[..., channel].contiguous(), _halfway(levels))]
         return torch.minimum(torch.maximum(x, own["low"]), own["high"])
 
     def split(self, values: Tensor) -> dict[str, Tensor]:
@@ -176,43 +191,60 @@ def _channels(x: np.ndarray, tails: float) -> dict[str, np.ndarray]:
     return out
 
 
+def _maps(x: Tensor, own: dict[str, Tensor], floor: float) -> dict[str, Tensor]:
+    """The maps to normal scores of those channels of `[N, L, C]` that get one."""
+    out = {}
+    for channel in range(x.shape[2]):
+        values = x[..., channel].contiguous()  # [N, L]
+        scale = {key: own[key][channel] for key in ("center", "scale", "bend")}
+        scores, knots = fit_scores(values.flatten()[:, None], CHANNEL_KNOTS)
+        scored = _nats(to_scores(values[..., None], knots, scores)[..., 0], floor)
+        saved = _nats(_compand(values, scale), floor) - scored + _stretch(scores, _compand(knots[0], scale))
+        if (2 * scored).exp() < NEW or saved < GAIN:
+            continue
+        if (levels := own.get(f"levels.{channel}")) is None:
+            out |= {f"own_scores.{channel}": scores, f"own_knots.{channel}": knots}
+        else:
+            edges, precision = fit_drawn_scores(torch.bucketize(values, _halfway(levels)), floor)
+            out |= {f"edges.{channel}": edges, f"precision.{channel}": precision}
+    return out
+
+
+def _nats(y: Tensor, floor: float) -> Tensor:
+    """How much a Gaussian process needs to describe a channel `[N, L]`, but for a constant: half the logarithm of the
+    determinant of the windows' covariance, per step. So exp(2·nats) is the variance that comes anew with a step."""
+    centred = y - y.mean(dim=0)
+    covariance = centred.T @ centred / len(y) + floor * torch.eye(y.shape[1]).to(y)
+    return torch.linalg.slogdet(covariance).logabsdet / (2 * y.shape[1])
+
+
+def _stretch(scores: Tensor, knots: Tensor) -> Tensor:
+    """Mean logarithm of the slope of a channel's map to normal scores `[R]` from its values `[R]`, of variance 1. A
+    value that many share counts as spread over a hundredth of the channel's deviation."""
+    share = NORMAL.cdf(scores).diff()
+    return (share / share.sum() * (scores.diff() / knots.diff().clamp_min(1e-2)).log()).sum()
+
+
+def _standard(x: Tensor, own: dict[str, Tensor]) -> Tensor:
+    """Channels of `[N, L, C]` with variance about 1: scaled, companded, or as normal scores."""
+    y = _compand(x, own)
+    for key, value in own.items():
+        name, _, channel = key.partition(".")
+        if name == "own_knots":
+            values = x[..., int(channel), None]
+            y[..., int(channel)] = to_scores(values, value, own[f"own_scores.{channel}"])[..., 0]
+        elif name == "edges":
+            level = torch.bucketize(x[..., int(channel)].contiguous(), _halfway(own[f"levels.{channel}"]))
+            y[..., int(channel)] = draw_scores(level, value, own[f"precision.{channel}"]).to(y)
+    return y
+
+
+def _halfway(levels: Tensor) -> Tensor:
+    return (levels[1:] + levels[:-1]) / 2
+
+
 def _compand(x: Tensor, own: dict[str, Tensor]) -> Tensor:
-    """Channels of `[…, C]` with variance 1; a companded one y = asinh((x − median) / deviation) / bend."""
+    """Values `[…, C]` of all channels, or of one if `own` holds its numbers alone, with variance 1; a companded one
+    y = asinh((x − median) / deviation) / bend."""
     y = (x - own["center"]) / own["scale"]
     return torch.where(own["bend"] > 0, torch.asinh(y) / own["bend"].clamp_min(1e-6), y)
-
-
-def _normal_scores(values: Tensor) -> dict[str, Tensor]:
-    """`scores` `[Q]`, even from the least to the greatest that `n` values have, and of each axis of `[n, K]` the
-    quantiles `knots` `[K, Q]` that belong to them."""
-    n = len(values)
-    normal = torch.distributions.Normal(0.0, 1.0)
-    end = normal.icdf(torch.tensor(1 - 0.5 / n, dtype=torch.float64))
-    scores = torch.linspace(-1, 1, KNOTS, dtype=torch.float64) * end
-    place = (normal.cdf(scores) * n - 0.5).clamp(0, n - 1)  # among the sorted values
-    ordered, before = values.sort(dim=0).values, place.long()
-    share = (place - before)[:, None]
-    knots = ordered[before] * (1 - share) + ordered[(before + 1).clamp_max(n - 1)] * share  # [Q, K]
-    return {"scores": scores, "knots": knots.T}
-
-
-def _bent(z: Tensor, knots: Tensor, scores: Tensor) -> Tensor:
-    """Values `[…, K]` → their normal scores; one that many values share has the middle of theirs."""
-    z = z.movedim(-1, 0)  # [K, …]
-    flat, last = z.flatten(1).contiguous(), len(scores) - 1
-    first = torch.searchsorted(knots, flat)  # knots before it are smaller
-    after = torch.searchsorted(knots, flat, right=True)  # from here on they are greater
-    high = first.clamp(1, last)
-    below, above = knots.gather(1, high - 1), knots.gather(1, high)
-    share = ((flat - below) / (above - below).clamp_min(1e-12)).clamp(0, 1)
-    between = torch.lerp(scores[high - 1], scores[high], share)
-    shared = (scores[first.clamp_max(last)] + scores[(after - 1).clamp_min(0)]) / 2
-    return torch.where(after > first, shared, between).view_as(z).movedim(0, -1)
-
-
-def _unbent(scored: Tensor, knots: Tensor, scores: Tensor) -> Tensor:
-    """The inverse of `_bent`; beyond the outermost scores stand the least and the greatest value."""
-    place = ((scored / scores[-1] + 1) / 2 * (len(scores) - 1)).clamp(0, len(scores) - 1).movedim(-1, 0)  # [K, …]
-    flat = place.flatten(1)
-    low = flat.long().clamp_max(len(scores) - 2)
-    return torch.lerp(knots.gather(1, low), knots.gather(1, low + 1), flat - low).view_as(place).movedim(0, -1)

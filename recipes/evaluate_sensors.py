@@ -119,6 +119,7 @@ def _sample(folder: Path, real: SeriesWindows, seed: int) -> tuple[np.ndarray, d
         "steps": model.facts["steps"],
         "solver": model.facts["solver"],
         "span": model.facts["span"],
+        "noise": "quasi-random",
         "bf16": bf16,
         "threads": torch.get_num_threads(),
         "cpu_seconds_per_1000": (time.process_time() - processor) / thousands,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
 from counterpoint.diffusion.process import process_of
-from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
+from counterpoint.diffusion.quasi_random import IndependentNoise, QuasiRandomNoise
+from counterpoint.diffusion.sampling import make_scheduler, sample
 from counterpoint.diffusion.solvers import EDM_SOLVERS
 from counterpoint.modalities.clip import ClipError
 
@@ -79,34 +79,39 @@ class SeriesGenerator:
 
     @torch.no_grad()
     def sample(
-        self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False
-    ) -> np.ndarray:
+        self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False,
+        independent: bool = False,
+    ) -> np.ndarray:  # fmt: skip
         """Windows `[count, L, C]` float32 in [0, 1]; window i depends on `seed` and i alone.
 
         Args:
             steps, solver: None for the model's own.
             bf16: the network's products in bfloat16: faster where the processor has them.
+            independent: each window from a draw of its own; else from noise that lies more evenly than chance, so that
+                what is averaged over the windows is nearer to the model's (`diffusion/quasi_random.py`).
         """
-        seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
+        slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
+        own = int(np.random.SeedSequence((seed, 11)).generate_state(1)[0])
+        points = IndependentNoise(slots * axes, own) if independent else QuasiRandomNoise(slots * axes, own)
         parts = []
         for start in range(0, count, BATCH):
+            batch = min(BATCH, count - start)
+            noise = points.draw(batch).view(batch, axes, slots).transpose(1, 2)  # the greatest axes lie most evenly
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-                latents = self._latents(seeds[start : start + BATCH], steps, solver)
+                latents = self._latents(noise.contiguous(), steps, solver)
             parts.append(self.codec.decode(latents).numpy())
         return np.concatenate(parts)
 
-    def _latents(self, seeds: Sequence[int], steps: int | None, solver: str | None) -> dict[str, Tensor]:
-        """Clean latents `{token: [B, T, 1, size]}` on the CPU."""
+    def _latents(self, drawn: Tensor, steps: int | None, solver: str | None) -> dict[str, Tensor]:
+        """Clean latents `{token: [B, T, 1, size]}` on the CPU, of noise `[B, T, K]`."""
         device = self.transformer.device
-        slots = self.facts["length"] // self.codec.patch
-        drawn = draw_noise({"axes": (slots, sum(self.codec.sizes))}, seeds)["axes"]  # [B, T, K]
         noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
         solver = solver or self.facts["solver"]
         scheduler = make_scheduler(solver, span=self.facts.get("span") if solver in EDM_SOLVERS else None)
         steps = self.facts["steps"] if steps is None else steps
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
-            text, mask = (x.to(device) for x in no_text(len(seeds)))
+            text, mask = (x.to(device) for x in no_text(len(drawn)))
             return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
 
         denoiser = as_flow(denoise, process_of(self.transformer.config), self.codec.deviations)

@@ -61,7 +61,8 @@ def test_a_rare_state_far_away_has_a_normal_score():
     """One window in a hundred stands at 50 where the others are within 3: a walk from noise must not have to decide for
     it at once, and from noise alone it comes out as often as it is there."""
     draws = np.random.default_rng(0)
-    windows = draws.normal(size=(2000, 4, 2)).cumsum(axis=1).astype(np.float32)
+    steps = draws.normal(size=(2000, 4, 2)) * [[[1], [0.3], [0.3], [0.3]]]
+    windows = steps.cumsum(axis=1).astype(np.float32)
     windows[::100] += 50
     codec = SeriesPatches.fit(windows, 4)
     x = torch.from_numpy(windows)
@@ -113,6 +114,55 @@ def test_values_that_come_back_are_levels_and_others_are_not():
 def test_heavy_tails_are_companded_alone(windows):
     codec = SeriesPatches.fit(windows, 4)
     assert (codec.tensors["bend"] > 0).tolist() == [False, False, False, False, False, True]
+
+
+@pytest.fixture
+def household():
+    """Uniform noise, the same again, a lamp with a memory that is off most of the time, a smooth level, and noise that
+    is Gaussian already."""
+    draws = np.random.default_rng(0)
+    noise = draws.random((3000, 12, 1))
+    warm = np.empty((3000, 12, 1))
+    warm[:, 0] = draws.normal(size=(3000, 1))
+    for step in range(1, 12):
+        warm[:, step] = 0.7 * warm[:, step - 1] + np.sqrt(0.51) * draws.normal(size=(3000, 1))
+    lamp = np.select([warm > 1.5, warm > 0.7], [20.0, 10.0], 0.0)
+    level = draws.random((3000, 1, 1)) + 0.001 * draws.normal(size=(3000, 12, 1)).cumsum(axis=1)
+    plain = draws.normal(size=(3000, 12, 1))
+    return np.concatenate([noise, noise, lamp, level, plain], axis=2).astype(np.float32)
+
+
+def _mapped(codec):
+    return sorted(key for key in codec.tensors if key.startswith(("own_knots", "edges")))
+
+
+def test_only_channels_that_come_anew_with_each_step_and_are_not_gaussian_are_mapped(household):
+    assert _mapped(SeriesPatches.fit(household, 4)) == ["edges.2", "own_knots.0", "own_knots.1"]
+
+
+def test_mapped_channels_are_decoded_as_they_were_and_draws_are_repeated(household, tmp_path):
+    codec = SeriesPatches.fit(household, 4)
+    x = torch.from_numpy(household)
+    back = codec.decode(codec.encode(x))
+    torch.testing.assert_close(back[..., [0, 1, 3, 4]], x[..., [0, 1, 3, 4]], atol=0.02, rtol=0)
+    assert (back[..., 2] == x[..., 2]).float().mean() > 0.999
+    codec.save_pretrained(tmp_path)
+    again = SeriesPatches.from_pretrained(tmp_path)
+    for name, value in codec.encode(x).items():
+        assert torch.equal(again.encode(x)[name], value)
+
+
+def test_noise_alone_has_the_distributions_of_mapped_channels(household):
+    codec = SeriesPatches.fit(household, 4)
+    noise = torch.randn(5000, 3, sum(codec.sizes), generator=torch.Generator().manual_seed(1))
+    made = codec.decode(codec.split(noise * codec.deviation))
+    shares = torch.histc(made[..., 0], 10, 0.0, 1.0) / made[..., 0].numel()
+    torch.testing.assert_close(shares, torch.full((10,), 0.1), atol=0.006, rtol=0)
+    torch.testing.assert_close(made[..., 1], made[..., 0], atol=1e-3, rtol=0)
+    for value in (0.0, 10.0, 20.0):
+        assert (made[..., 2] == value).float().mean() == pytest.approx((household[..., 2] == value).mean(), abs=0.01)
+    stays = [((w[:, :3, 2] == w[:, 1:4, 2]).mean()) for w in (household, made.numpy())]  # within a slot
+    assert stays[1] == pytest.approx(stays[0], abs=0.02)
 
 
 def test_saved_and_loaded_it_is_the_same(windows, tmp_path):

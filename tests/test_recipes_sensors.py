@@ -58,6 +58,9 @@ def test_a_sample_depends_on_its_seed_and_number_alone(model):
     assert (windows <= 1).all()
     np.testing.assert_allclose(generator.sample(3, seed=1), windows[:3], atol=1e-5)
     assert not np.allclose(generator.sample(3, seed=2), windows[:3])
+    alone = generator.sample(6, seed=1, independent=True)
+    np.testing.assert_allclose(generator.sample(3, seed=1, independent=True), alone[:3], atol=1e-5)
+    assert not np.allclose(alone, windows)
 
 
 def test_the_first_token_carries_the_clock_and_hands_it_back():
