@@ -16,17 +16,6 @@ from torch.quasirandom import SobolEngine
 CELL = 2.0**-30  # what two of the engine's numbers differ by at least
 
 
-class IndependentNoise:
-    """A sequence of independent points `[size]`; point i depends on `seed`, `size` and i alone."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.generator = size, torch.Generator().manual_seed(seed)
-
-    def draw(self, count: int) -> Tensor:
-        """The next `count` points, `[count, size]` float32."""
-        return torch.stack([torch.randn(self.size, generator=self.generator) for _ in range(count)])
-
-
 class QuasiRandomNoise:
     """A sequence of points `[size]` that cover the space evenly; point i depends on `seed`, `size` and i alone.
 
@@ -37,9 +26,13 @@ class QuasiRandomNoise:
 
     def __init__(self, size: int, seed: int) -> None:
         self.engine = SobolEngine(min(size, SobolEngine.MAXDIM), scramble=True, seed=seed)
-        self.rest = IndependentNoise(size - self.engine.dimension, seed)
+        self.rest = size - self.engine.dimension
+        self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int) -> Tensor:
         """The next `count` points, `[count, size]` float32."""
         even = torch.special.ndtri(self.engine.draw(count, dtype=torch.float64) + CELL / 2)  # never of 0 or 1
-        return torch.cat([even.float(), self.rest.draw(count)], dim=1)
+        if not self.rest:
+            return even.float()
+        rest = [torch.randn(self.rest, generator=self.generator) for _ in range(count)]  # the same in any batch
+        return torch.cat([even.float(), torch.stack(rest)], dim=1)

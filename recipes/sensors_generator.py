@@ -25,8 +25,8 @@ from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
 from counterpoint.diffusion.process import process_of
-from counterpoint.diffusion.quasi_random import IndependentNoise, QuasiRandomNoise
-from counterpoint.diffusion.sampling import make_scheduler, sample
+from counterpoint.diffusion.quasi_random import QuasiRandomNoise
+from counterpoint.diffusion.sampling import draw_noise, make_scheduler, sample
 from counterpoint.diffusion.solvers import EDM_SOLVERS
 from counterpoint.modalities.clip import ClipError
 
@@ -87,18 +87,21 @@ class SeriesGenerator:
         Args:
             steps, solver: None for the model's own.
             bf16: the network's products in bfloat16: faster where the processor has them.
-            independent: each window from a draw of its own; else from noise that lies more evenly than chance, so that
-                what is averaged over the windows is nearer to the model's (`diffusion/quasi_random.py`).
+            independent: each window from a draw of its own (`draw_noise`); else from noise that lies more evenly than
+                chance, so that what is averaged over the windows is nearer to the model's (`QuasiRandomNoise`).
         """
         slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
-        own = int(np.random.SeedSequence((seed, 11)).generate_state(1)[0])
-        points = IndependentNoise(slots * axes, own) if independent else QuasiRandomNoise(slots * axes, own)
+        seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
+        points = QuasiRandomNoise(slots * axes, seeds[0])
         parts = []
         for start in range(0, count, BATCH):
-            batch = min(BATCH, count - start)
-            noise = points.draw(batch).view(batch, axes, slots).transpose(1, 2)  # the greatest axes lie most evenly
+            own = seeds[start : start + BATCH]
+            if independent:
+                noise = draw_noise({"axes": (slots, axes)}, own)["axes"]  # [B, T, K]
+            else:  # the greatest axes come first, where the points lie most evenly
+                noise = points.draw(len(own)).unflatten(1, (axes, slots)).transpose(1, 2).contiguous()
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-                latents = self._latents(noise.contiguous(), steps, solver)
+                latents = self._latents(noise, steps, solver)
             parts.append(self.codec.decode(latents).numpy())
         return np.concatenate(parts)
 
