@@ -137,8 +137,14 @@ class SeriesPatches:
             elif f"edges.{channel}" in own:
                 level = torch.bucketize(y[..., channel].contiguous(), own[f"edges.{channel}"])
                 x[..., channel] = own[f"levels.{channel}"][level]
-            elif f"levels.{channel}" in own:
-                levels = own[f"levels.{channel}"]
+        return self.round(x)
+
+    def round(self, windows: Tensor) -> Tensor:
+        """Windows `[B, L, C]`, with each channel that takes few different values rounded to the nearest of them, and
+        all brought into the range that was seen."""
+        own, x = self.tensors, windows.clone()
+        for channel in range(x.shape[2]):
+            if (levels := own.get(f"levels.{channel}")) is not None:
                 x[..., channel] = levels[torch.bucketize(x[..., channel].contiguous(), _halfway(levels))]
         return torch.minimum(torch.maximum(x, own["low"]), own["high"])
 

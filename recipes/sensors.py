@@ -27,6 +27,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer
 from counterpoint.data.series import SINES_SEED, load_windows
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
+from counterpoint.diffusion.model_files import fast_bf16
 from counterpoint.diffusion.noise_levels import GridMixture, draw_grid
 from counterpoint.diffusion.pipeline import choose_device
 from counterpoint.diffusion.posterior import Posterior
@@ -90,6 +91,7 @@ class Settings:
     solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
     sample_steps: int = 0  # 0: 24 for a set, 16 for your own
     span: tuple[float, float] = (20.0, 0.01)  # of a set: s/α of the walk's first level and last but one
+    calibration: int = 8192  # of a set: samples by which each channel's distribution is mended, fewer as of `batch`
     bf16: bool = True  # products in bfloat16 where the processor is fast at them
     device: str = "auto"
 
@@ -99,7 +101,7 @@ def tiny() -> Settings:
     model = ModelSettings(width=32, depth=1, heads=2, feed_forward="shared", multiple=2)
     return Settings(
         set="Sines", length=8, patch=4, token=16, model=model, steps=4, batch=8, log_every=1, checkpoint_every=2,
-        sample_steps=2,
+        sample_steps=2, calibration=64,
     )  # fmt: skip
 
 
@@ -177,9 +179,9 @@ def patch_of(settings: Settings) -> int:
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
 
 
-def windows_a_step(settings: Settings) -> int:
-    """Of a set: `batch`, or as many as have about the time steps of `batch` windows of 24."""
-    return min(settings.batch, max(1, round(settings.batch * 24 / settings.length)))
+def in_proportion(count: int, length: int) -> int:
+    """Of a set: `count` windows, or as many as have about the time steps of `count` windows of 24."""
+    return min(count, max(1, round(count * 24 / length))) if count else 0
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
@@ -247,10 +249,14 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         settings.mixture, location=settings.mixture.location + settings.location,
         scale=settings.mixture.scale * settings.spread,
     )  # fmt: skip
-    settings = replace(settings, batch=windows_a_step(settings))
+    settings = replace(settings, batch=in_proportion(settings.batch, settings.length))
 
     def save(transformer: CounterpointTransformer) -> Path:
-        return SeriesGenerator(codec, transformer, facts).save_pretrained(run / "model")
+        generator = SeriesGenerator(codec, transformer, facts)
+        if count := in_proportion(settings.calibration, settings.length):
+            bf16 = settings.bf16 and fast_bf16(transformer.device)
+            generator.match_marginals(windows.values, count, not windows.overlapping, bf16)
+        return generator.save_pretrained(run / "model")
 
     return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)
 

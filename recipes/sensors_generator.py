@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
@@ -33,6 +34,7 @@ from counterpoint.modalities.clip import ClipError
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 BATCH = 500
+MARGINALS = "marginals.safetensors"
 
 
 def clock(slots: int) -> Tensor:
@@ -72,12 +74,26 @@ class SeriesGenerator:
         codec: between windows and latents.
         transformer: denoises the latents.
         facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
+        marginals: brings the values of each channel to their distribution in the training data; None: left as they are.
     """
 
-    def __init__(self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict) -> None:
-        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
+    def __init__(
+        self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict,
+        marginals: QuantileMap | None = None,
+    ) -> None:  # fmt: skip
+        self.codec, self.transformer, self.facts, self.marginals = codec, transformer.eval(), facts, marginals
 
-    @torch.no_grad()
+    def match_marginals(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
+        """Fits `marginals` on the training windows `[N, L, C]` and `count` samples that no seed of `sample` gives.
+
+        Args:
+            per_step: where windows all begin the same way: each step has its own.
+            bf16: as for `sample`.
+        """
+        seeds = np.random.SeedSequence((0, 12)).generate_state(count).tolist()
+        made = torch.from_numpy(self._draw(seeds, None, None, bf16, False))
+        self.marginals = QuantileMap.fit(made, torch.tensor(windows), per_step)
+
     def sample(
         self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False,
         independent: bool = False,
@@ -90,11 +106,21 @@ class SeriesGenerator:
             independent: each window from a draw of its own (`draw_noise`); else from noise that lies more evenly than
                 chance, so that what is averaged over the windows is nearer to the model's (`QuasiRandomNoise`).
         """
-        slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
         seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
+        made = self._draw(seeds, steps, solver, bf16, independent)
+        if self.marginals is None:
+            return made
+        return self.codec.round(self.marginals.apply(torch.from_numpy(made))).numpy()
+
+    @torch.no_grad()
+    def _draw(
+        self, seeds: list[int], steps: int | None, solver: str | None, bf16: bool, independent: bool
+    ) -> np.ndarray:
+        """A window of each seed, `[len(seeds), L, C]`, as the codec decodes it."""
+        slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
         points = QuasiRandomNoise(slots * axes, seeds[0])
         parts = []
-        for start in range(0, count, BATCH):
+        for start in range(0, len(seeds), BATCH):
             own = seeds[start : start + BATCH]
             if independent:
                 noise = draw_noise({"axes": (slots, axes)}, own)["axes"]  # [B, T, K]
@@ -122,11 +148,13 @@ class SeriesGenerator:
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/` and `transformer/`."""
+        """Writes `generator.json`, `codec/`, `transformer/`, and `marginals.safetensors` if there are any."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
+        if self.marginals is not None:
+            self.marginals.save(folder / MARGINALS)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
@@ -140,4 +168,5 @@ class SeriesGenerator:
         network = CounterpointTransformer.from_pretrained(
             str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts)
+        marginals = QuantileMap.load(folder / MARGINALS) if (folder / MARGINALS).is_file() else None
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, marginals)
