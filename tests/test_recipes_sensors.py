@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series import load_windows
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.posterior import Posterior
@@ -80,6 +81,18 @@ def test_each_channel_has_the_distribution_of_the_training_data(model, tmp_path)
     np.testing.assert_array_equal(again.sample(5), bare.sample(5))
     bare.codec.tensors["levels.1"] = torch.tensor([0.6, 0.7, 0.8])
     assert set(np.unique(bare.sample(50)[..., 1])) <= set(np.float32([0.6, 0.7, 0.8]))
+
+
+def test_the_map_is_fitted_on_windows_that_no_seed_draws(model, tmp_path, monkeypatch):
+    generator = SeriesGenerator.from_pretrained(model)
+    assert generator.marginals is not None
+    generator.marginals = None
+    seen = []
+    monkeypatch.setattr(QuantileMap, "fit", lambda made, *_: seen.append(made.numpy()))
+    generator.match_marginals(load_windows("Sines", 8).values, 100)
+    assert not any(np.allclose(seen[0], generator.sample(100, seed)) for seed in range(3))
+    without = train(override(tiny(), ["steps=1", "calibration=0"]), None, tmp_path)
+    assert SeriesGenerator.from_pretrained(without).marginals is None
 
 
 def test_the_first_token_carries_the_clock_and_hands_it_back():
