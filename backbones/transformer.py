@@ -118,9 +118,11 @@ class CounterpointBlock(nn.Module):
     ) -> Tensor:
         """`hidden_states [B, N, D]`, text `[B, L, text_width]`, `modulation [9, B, T, M, D]` → `[B, N, D]`.
 
+        `modulation` may be `[9, 1, 1, M, D]`, one for all slots of all samples.
         `balance` is a list that gets the load-balancing loss of experts.
         """
-        slots, tokens = modulation.shape[2], sum(layout.tokens)
+        tokens = sum(layout.tokens)
+        slots = hidden_states.shape[1] // tokens
         x = hidden_states.unflatten(1, (slots, tokens))  # [B, T, S, D]
         own = modulation + self.table.to(modulation.dtype)[:, None, None, None]  # [9, B, T, M, D]
         mod = layout.spread(own).unbind(dim=0)  # 9 of [B, T, S, D]
@@ -267,7 +269,8 @@ class CounterpointTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapt
 
         Args:
             latents: `{modality: [B, T, S_m, C_m]}`, noised.
-            sigma: `{modality: [B, T]}`, the noise level of every cell.
+            sigma: `{modality: [B, T]}`, the noise level of every cell; `[1, 1]` where all have the same, which is
+                faster.
             text: `[B, L, text_dim]`.
             text_mask: `[B, L]` bool, True where a text token stands.
             isolate: cross-modal attention off (every modality hears only itself and the text).

@@ -141,7 +141,8 @@ class SeriesGenerator:
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
             text, mask = (x.to(device) for x in no_text(len(drawn)))
-            return without_clock(self.transformer(with_clock(latents), sigma, text, mask), latents)
+            level = {name: cells[:1, :1] for name, cells in sigma.items()}  # the same in all cells
+            return without_clock(self.transformer(with_clock(latents), level, text, mask), latents)
 
         denoiser = as_flow(denoise, process_of(self.transformer.config), self.codec.deviations)
         clean = sample(denoiser, noise, scheduler, steps)

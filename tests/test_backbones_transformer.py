@@ -106,6 +106,16 @@ def test_noise_level_of_one_cell_matters() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("text_modulation", [False, True])
+def test_a_level_that_all_cells_share_can_be_said_once(text_modulation: bool) -> None:
+    latents, _, *text = inputs()
+    model = build(text_modulation=text_modulation)
+    levels = {name: 0.1 * i + 0.2 for i, name in enumerate(latents)}
+    full = model(latents, {name: torch.full((B, T), level) for name, level in levels.items()}, *text)
+    once = model(latents, {name: torch.full((1, 1), level) for name, level in levels.items()}, *text)
+    assert close(full, once)
+
+
 def test_time_has_an_order_and_clips_do_not_mix() -> None:
     latents, sigma, text, mask = inputs()
     model = build()
