@@ -181,7 +181,7 @@ def patch_of(settings: Settings) -> int:
 
 def in_proportion(count: int, length: int) -> int:
     """Of a set: `count` windows, or as many as have about the time steps of `count` windows of 24."""
-    return min(count, max(1, round(count * 24 / length))) if count else 0
+    return min(count, max(1, round(count * 24 / length)))
 
 
 def sampling(settings: Settings) -> dict[str, Any]:

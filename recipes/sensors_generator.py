@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ class SeriesGenerator:
             bf16: as for `sample`.
         """
         seeds = np.random.SeedSequence((0, 12)).generate_state(count).tolist()
-        made = torch.from_numpy(self._draw(seeds, None, None, bf16, False))
+        made = torch.cat(list(self._draw(seeds, None, None, bf16, False)))
         self.marginals = QuantileMap.fit(made, torch.tensor(windows), per_step)
 
     def sample(
@@ -107,29 +108,27 @@ class SeriesGenerator:
                 chance, so that what is averaged over the windows is nearer to the model's (`QuasiRandomNoise`).
         """
         seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
-        made = self._draw(seeds, steps, solver, bf16, independent)
-        if self.marginals is None:
-            return made
-        return self.codec.round(self.marginals.apply(torch.from_numpy(made))).numpy()
+        batches = self._draw(seeds, steps, solver, bf16, independent)
+        if (marginals := self.marginals) is not None:
+            batches = (self.codec.round(marginals.apply(windows)) for windows in batches)
+        return torch.cat(list(batches)).numpy()
 
     @torch.no_grad()
     def _draw(
         self, seeds: list[int], steps: int | None, solver: str | None, bf16: bool, independent: bool
-    ) -> np.ndarray:
-        """A window of each seed, `[len(seeds), L, C]`, as the codec decodes it."""
+    ) -> Iterator[Tensor]:
+        """A window of each seed as the codec decodes it, in batches `[B, L, C]`."""
         slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
-        points = QuasiRandomNoise(slots * axes, seeds[0])
-        parts = []
+        points = None if independent else QuasiRandomNoise(slots * axes, seeds[0])
         for start in range(0, len(seeds), BATCH):
             own = seeds[start : start + BATCH]
-            if independent:
+            if points is None:
                 noise = draw_noise({"axes": (slots, axes)}, own)["axes"]  # [B, T, K]
             else:  # the greatest axes come first, where the points lie most evenly
                 noise = points.draw(len(own)).unflatten(1, (axes, slots)).transpose(1, 2).contiguous()
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
                 latents = self._latents(noise, steps, solver)
-            parts.append(self.codec.decode(latents).numpy())
-        return np.concatenate(parts)
+            yield self.codec.decode(latents)
 
     def _latents(self, drawn: Tensor, steps: int | None, solver: str | None) -> dict[str, Tensor]:
         """Clean latents `{token: [B, T, 1, size]}` on the CPU, of noise `[B, T, K]`."""
@@ -154,6 +153,7 @@ class SeriesGenerator:
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
+        (folder / MARGINALS).unlink(missing_ok=True)  # of an earlier model
         if self.marginals is not None:
             self.marginals.save(folder / MARGINALS)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")

@@ -58,13 +58,13 @@ def arguments(count: int = 2) -> tuple:
 def test_between_its_layers_a_feed_forward_has_the_exact_gelu() -> None:
     x = torch.linspace(-4, 4, 9)[:, None].double()
     ff = FeedForward(1, 1).double()
-    with torch.no_grad():
-        for layer in (ff.proj_in, ff.proj_out):
-            layer.weight.fill_(1.0)
-            layer.bias.zero_()
+    for layer in (ff.proj_in, ff.proj_out):
+        layer.weight.fill_(1.0)
+        layer.bias.zero_()
     torch.testing.assert_close(ff(x), x * torch.distributions.Normal(0.0, 1.0).cdf(x), atol=1e-6, rtol=0)
 
 
+@torch.no_grad()
 def test_one_of_one_expert_is_dense() -> None:
     experts, x = make(1, 1), tokens(2, 3, 5)
     dense = FeedForward(WIDTH, HIDDEN)

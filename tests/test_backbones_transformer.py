@@ -116,6 +116,7 @@ def test_a_level_that_all_cells_share_can_be_said_once(text_modulation: bool) ->
     assert close(full, once)
 
 
+@torch.no_grad()
 def test_time_has_an_order_and_clips_do_not_mix() -> None:
     latents, sigma, text, mask = inputs()
     model = build()

@@ -79,6 +79,8 @@ def test_each_channel_has_the_distribution_of_the_training_data(model, tmp_path)
     assert off(bare.sample(1000, seed=3)) < 0.03
     again = SeriesGenerator.from_pretrained(bare.save_pretrained(tmp_path))
     np.testing.assert_array_equal(again.sample(5), bare.sample(5))
+    again.marginals = None
+    assert SeriesGenerator.from_pretrained(again.save_pretrained(tmp_path)).marginals is None  # not the one before
     bare.codec.tensors["levels.1"] = torch.tensor([0.6, 0.7, 0.8])
     assert set(np.unique(bare.sample(50)[..., 1])) <= set(np.float32([0.6, 0.7, 0.8]))
 
