@@ -38,10 +38,8 @@ class Settings(FitSettings):
     layers: tuple[int, int, int] = (0, 1, 1)
     decoder_layers: tuple[int, int, int] = (0, 1, 1)
     channels: int = 64  # of a token
-    start_from: str = (
-        ""  # folder of a VideoCodec of the same size, which gets the channels it lacks; empty: from scratch
-    )
-    decoder_only: bool = False  # keep `start_from`'s encoder: its latents, and the models that know them, stay good
+    start_from: str = ""  # folder of a VideoCodec, which gets the channels and blocks it lacks; empty: from scratch
+    only: str = ""  # the half of `start_from` that learns, encoder or decoder: models that know the other stay good
     frames: int = 8  # of a window, drawn where something moves
     crop: int = 32  # pixels a window is wide, also drawn where something moves; a step has as many pixels as without
     whole_every: int = 4  # every how many steps the windows are whole frames, which have borders
@@ -180,25 +178,29 @@ def create(settings: Settings) -> VideoCodec:
     """The codec as training begins: new, or `start_from`'s.
 
     Raises:
-        ClipError: `start_from` holds no codec, or one of another size, with more channels, or, where its encoder is
-            kept, with fewer.
+        ClipError: `start_from` holds no codec, or one of another size, with more channels, or, where half of it is
+            kept, with fewer; a half other than encoder and decoder.
     """
+    if settings.only not in ("", "encoder", "decoder"):
+        raise ClipError(f"only: {settings.only!r} is neither encoder nor decoder")
+    if settings.only and not settings.start_from:
+        raise ClipError(f"only: start_from has to say beside what the {settings.only} learns")
     torch.manual_seed(settings.seed)
     codec = VideoCodec.create(settings.widths, settings.layers, settings.decoder_layers, settings.channels)
     if settings.start_from:
         old = VideoCodec.from_pretrained(settings.start_from)
         copy_codec(old, codec, settings.start_from)
-        if settings.decoder_only and old.channels != codec.channels:
-            raise ClipError(f"decoder_only: {settings.start_from} has {old.channels} channels, not {codec.channels}")
-    elif settings.decoder_only:
-        raise ClipError("decoder_only: start_from has to say whose encoder is kept")
-    codec.vae.encoder.requires_grad_(not settings.decoder_only)
+        if settings.only and old.channels != codec.channels:
+            raise ClipError(f"only: {settings.start_from} has {old.channels} channels, not {codec.channels}")
+    codec.vae.encoder.requires_grad_(settings.only != "decoder")
+    codec.vae.decoder.requires_grad_(settings.only != "encoder")
     return codec
 
 
 @torch.no_grad()
 def copy_codec(old: VideoCodec, new: VideoCodec, name: str) -> None:
-    """Copies the weights of a codec into one that may have more channels, which the decoder does not listen to yet.
+    """Copies the weights of a codec into one that may have more channels, which the decoder does not listen to yet, and
+    more residual blocks, which add nothing yet.
 
     So the new codec rebuilds what the old one does, and learns from there.
     """
@@ -207,7 +209,10 @@ def copy_codec(old: VideoCodec, new: VideoCodec, name: str) -> None:
     kept = {n: w for n, w in weights.items() if not n.startswith(("latents_", "encoder.conv_out.", "decoder.conv_in."))}
     same = {n: w.shape for n, w in target.items() if n in kept} == {n: w.shape for n, w in kept.items()}
     if few > many or not same:
-        raise ClipError(f"{name}: a video codec of another size, or with more than {new.channels} channels a token")
+        raise ClipError(f"{name}: a video codec of other widths, or with more blocks or channels than the new one")
+    for block in target.keys() - weights.keys():
+        if ".conv2." in block:  # what is added to the block's input
+            target[block].zero_()
     for buffer in ("latents_mean", "latents_std"):
         target[buffer][:few] = weights[buffer]
     for part in ("weight", "bias"):  # means of each channel, and a log-variance of all
@@ -233,7 +238,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         lambda model, step: evaluate(cast(VideoCodec, model), held_out, run / "preview.png"),
     )
     averaged = cast(VideoCodec, fitted)
-    if not settings.decoder_only:
+    if not settings.only:  # a half that is kept has them, and models that know it do too
         order = np.random.default_rng(settings.seed).permutation(len(videos) - settings.held_out)
         averaged.fit_statistics([to_tensor(videos[row])[None] for row in order[: settings.statistics_clips]])
     averaged.save_pretrained(run / "video_codec", dtype=torch.float16)

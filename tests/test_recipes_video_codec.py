@@ -134,25 +134,50 @@ def test_a_codec_grows_channels_and_stays_the_same_at_first(data, tmp_path):
     torch.testing.assert_close(also[:, :4], logvar)
     assert more[:, 4:].std() > 0
     torch.testing.assert_close(new.reconstruct(more), old.reconstruct(mean))
-    with pytest.raises(ClipError, match="old: a video codec of another size, or with more than 8 channels a token"):
+    with pytest.raises(ClipError, match="old: a video codec of other widths, or with more blocks or channels"):
         video_codec.create(settings(channels=8, start_from=str(tmp_path / "old")))
-    with pytest.raises(ClipError, match="of another size"):
+    with pytest.raises(ClipError, match="of other widths"):
         video_codec.create(settings(widths=(16, 32, 64), start_from=str(tmp_path / "old")))
 
 
-def test_a_decoder_learns_alone(data, tmp_path):
-    """The encoder and what the latents are scaled by stay as they were, so that trained models still fit."""
+def test_a_codec_grows_blocks_and_stays_the_same_at_first(data, tmp_path):
+    old = VideoCodec.create((8, 16, 32), channels=16).eval()
+    old.save_pretrained(tmp_path / "old")
+    asked = settings(layers=(2, 2, 1), decoder_layers=(0, 1, 2), start_from=str(tmp_path / "old"))
+    new = video_codec.create(asked).eval()
+    video = torch.rand(1, 3, 8, 32, 32) * 2 - 1
+    latents = old.posterior(video)[0]
+    torch.testing.assert_close(new.posterior(video)[0], latents)
+    torch.testing.assert_close(new.reconstruct(latents), old.reconstruct(latents))
+    new.posterior(video)[0].square().sum().backward()  # the new blocks hear, and so can learn
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().max() > 0
+        for name, parameter in new.vae.encoder.named_parameters()
+        if name.startswith("down_blocks.0.resnets.") and ".conv2." in name
+    )
+    with pytest.raises(ClipError, match="more blocks or channels"):
+        video_codec.create(settings(layers=(0, 0, 1), start_from=str(tmp_path / "old")))
+
+
+@pytest.mark.parametrize(("half", "kept"), [("decoder", "encoder"), ("encoder", "decoder")])
+def test_half_of_a_codec_learns_alone(data, tmp_path, half, kept):
+    """The other half and what the latents are scaled by stay as they were, so that trained models still fit."""
     first = video_codec.train(settings(max_steps=2), data, tmp_path / "first")
-    asked = settings(decoder_only=True, start_from=str(first), change=1.0)
+    asked = settings(only=half, start_from=str(first), change=1.0)
     folder = video_codec.train(asked, data, tmp_path / "second")
     old, new = (load_file(f / "diffusion_pytorch_model.safetensors") for f in (first, folder))
     same = {name for name, weights in old.items() if torch.equal(weights, new[name])}
-    assert same >= {name for name in old if name.startswith(("encoder.", "latents_"))}
-    assert any(name not in same for name in old)
-    with pytest.raises(ClipError, match="start_from"):
-        video_codec.create(settings(decoder_only=True))
+    assert same >= {name for name in old if name.startswith((f"{kept}.", "latents_"))}
+    assert any(name not in same for name in old if name.startswith(f"{half}."))
+    with pytest.raises(ClipError, match=f"start_from has to say beside what the {half} learns"):
+        video_codec.create(settings(only=half))
     with pytest.raises(ClipError, match="has 16 channels, not 32"):
         video_codec.create(replace(asked, channels=32))
+
+
+def test_only_names_a_half():
+    with pytest.raises(ClipError, match="only: 'head' is neither encoder nor decoder"):
+        video_codec.create(settings(only="head"))
 
 
 def test_flicker_costs_more_than_a_steady_error(data, monkeypatch):
