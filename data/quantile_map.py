@@ -9,6 +9,10 @@ https://doi.org/10.1175/JCLI-D-14-00754.1).
 Windows that are cut from one recording anywhere have the same distribution at each of their steps. Runs that all begin
 the same way have not: there each step of a channel gets a map of its own.
 
+A map that is fitted on samples learns their chance too. Where there are several draws of samples, what these differ by
+tells how much of the way between the two distributions chance explains, and values go the rest of the way alone (James
+and Stein 1961).
+
 Legend: `N` windows, `L` steps, `C` channels, `K` maps (`C`, or `L·C`), `Q` knots.
 """
 
@@ -16,12 +20,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .normal_scores import fit_scores, from_scores, to_scores
+from .normal_scores import NORMAL, fit_scores, from_scores, to_scores
 
 KNOTS = 1025  # even in normal scores, so that the ends are told as closely as the middle
+COMPARED = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)  # quantiles at which draws are compared
 
 
 class QuantileMap:
@@ -29,37 +35,45 @@ class QuantileMap:
 
     Args:
         tensors: of what was made `made_scores` `[Q]` and the values that have them `made` `[K, Q]`; of the data
-            `data_scores` and `data`.
+            `data_scores` and `data`; `share` `[K]` of the way from the one to the other that values go.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
 
     @classmethod
-    def fit(cls, made: Tensor, data: Tensor, per_step: bool = False) -> QuantileMap:
+    def fit(cls, made: Tensor, data: Tensor, per_step: bool = False, draws: int = 1) -> QuantileMap:
         """From samples of the generator `[M, L, C]` and training data `[N, L, C]`.
 
         Args:
             per_step: whether each step has a map of its own.
+            draws: of as many windows each that `made` holds, one after another; 1: chance is not known, and left in.
 
         Raises:
-            ValueError: the windows differ in steps or channels.
+            ValueError: the windows differ in steps or channels, or are no whole number of draws.
         """
         if made.shape[1:] != data.shape[1:]:
             raise ValueError(f"quantiles of windows {list(made.shape[1:])} and of {list(data.shape[1:])}")
+        if len(made) % draws:
+            raise ValueError(f"{len(made)} windows are not {draws} draws of as many each")
         tensors = {}
         for name, windows in (("made", made), ("data", data)):
-            values = windows.flatten(1) if per_step else windows.flatten(0, 1)
-            scores, knots = fit_scores(values.double(), KNOTS)
+            scores, knots = fit_scores(_columns(windows, per_step), KNOTS)
             tensors |= {f"{name}_scores": scores.float(), name: knots.float()}
-        return cls(tensors)
+        apart = (_quantiles(made, per_step) - _quantiles(data, per_step)).square().mean(0)  # [K]
+        share = torch.ones_like(apart)
+        if draws > 1:
+            each = torch.stack([_quantiles(draw, per_step) for draw in made.chunk(draws)])  # [draws, quantiles, K]
+            share = (1 - each.var(0).mean(0) / draws / apart.clamp_min(1e-12)).clamp(0, 1)
+        return cls({**tensors, "share": share.float()})
 
     def apply(self, windows: Tensor) -> Tensor:
         """Windows `[B, L, C]` of the generator, mapped; a value that many share goes where the middle of them goes."""
         own = self.tensors
         values = windows if len(own["made"]) == windows.shape[2] else windows.flatten(1)  # […, K]
         scores = to_scores(values, own["made"], own["made_scores"])
-        return from_scores(scores, own["data"], own["data_scores"]).view(windows.shape)
+        mapped = from_scores(scores, own["data"], own["data_scores"])
+        return torch.lerp(values, mapped, own["share"]).view(windows.shape)
 
     def save(self, path: Path) -> None:
         """As one safetensors file."""
@@ -69,3 +83,14 @@ class QuantileMap:
     def load(cls, path: Path) -> QuantileMap:
         """What `save` wrote."""
         return cls(load_file(path))
+
+
+def _columns(windows: Tensor, per_step: bool) -> Tensor:
+    """What each map is of, as the columns of `[n, K]`, in float64."""
+    return (windows.flatten(1) if per_step else windows.flatten(0, 1)).double()
+
+
+def _quantiles(windows: Tensor, per_step: bool) -> Tensor:
+    """Of each column, at `COMPARED`: `[quantiles, K]`."""
+    scores, knots = fit_scores(_columns(windows, per_step), KNOTS)
+    return from_scores(NORMAL.icdf(COMPARED)[:, None].expand(-1, len(knots)), knots, scores)

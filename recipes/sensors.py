@@ -45,6 +45,8 @@ from counterpoint.recipes.sensors_generator import (
 from counterpoint.recipes.settings import to_json
 from counterpoint.recipes.trainer import make_trainer, quiet_lightning
 
+STEPS = 2.9  # of a walk, in a unit of log s/α: 22 from 20 to .01
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -89,8 +91,9 @@ class Settings:
     log_every: int = 50
     checkpoint_every: int = 500
     solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
-    sample_steps: int = 0  # 0: 24 for a set, 16 for your own
-    span: tuple[float, float] = (20.0, 0.01)  # of a set: s/α of the walk's first level and last but one
+    sample_steps: int = 0  # 0: as many as the span asks for of a set (`STEPS`), 16 for your own
+    span: tuple[float, float] = (20.0, 0.33)  # of a set: s/α of the walk's first level, and of its last but one in
+    # units of the least axis's deviation
     calibration: int = 8192  # of a set: samples by which each channel's distribution is mended, fewer as of `batch`
     bf16: bool = True  # products in bfloat16 where the processor is fast at them
     device: str = "auto"
@@ -185,9 +188,18 @@ def in_proportion(count: int, length: int) -> int:
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
-    """`solver` and `steps` that a model is saved with."""
-    solver, steps = ("unipc", 16) if settings.time else ("edm-dpm++", 24)
-    return {"solver": settings.solver or solver, "steps": settings.sample_steps or steps}
+    """`solver` and `steps` that a model of your own recordings is saved with."""
+    return {"solver": settings.solver or "unipc", "steps": settings.sample_steps or 16}
+
+
+def walk(settings: Settings, codec: SeriesPatches) -> dict[str, Any]:
+    """`solver`, `steps` and `span` that a model of a set is saved with.
+
+    Below the least deviation of its axes there is no noise left to take away: a set without small axes is done earlier.
+    """
+    first, last = settings.span[0], settings.span[1] * min(float(d.min()) for d in codec.deviations.values())
+    steps = settings.sample_steps or round(STEPS * math.log(first / last))
+    return {"solver": settings.solver or "edm-dpm++", "steps": steps, "span": [first, last]}
 
 
 def build_transformer(settings: Settings, codec: SeriesPatches) -> CounterpointTransformer:
@@ -239,7 +251,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     facts = {
         "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
         "series_seed": settings.series_seed,
-        "bf16": settings.bf16, "span": list(settings.span), **sampling(settings),
+        "bf16": settings.bf16, **walk(settings, codec),
     }  # fmt: skip
 
     batches = WindowBatches(windows.values, codec)
@@ -255,7 +267,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
         generator = SeriesGenerator(codec, transformer, facts)
         if count := in_proportion(settings.calibration, settings.length):
             bf16 = settings.bf16 and fast_bf16(transformer.device)
-            generator.match_marginals(windows.values, count, not windows.overlapping, bf16)
+            generator.calibrate(windows.values, count, not windows.overlapping, bf16)
         return generator.save_pretrained(run / "model")
 
     return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)

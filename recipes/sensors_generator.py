@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
+from counterpoint.data.channel_moments import ChannelMoments
 from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.conversion import as_flow
@@ -35,7 +36,8 @@ from counterpoint.modalities.clip import ClipError
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 BATCH = 500
-MARGINALS = "marginals.safetensors"
+DRAWS = 8  # of quasi-random points, on which a generator is calibrated: what they differ by is chance
+MARGINALS, MOMENTS = "marginals.safetensors", "moments.safetensors"
 
 
 def clock(slots: int) -> Tensor:
@@ -76,24 +78,31 @@ class SeriesGenerator:
         transformer: denoises the latents.
         facts: `set`, `length`, `solver`, `steps` and what else is to be kept with the model; must be JSON.
         marginals: brings the values of each channel to their distribution in the training data; None: left as they are.
+        moments: brings the mean and the covariance over time of each channel to those of the training data, after it;
+            None: left as they are.
     """
 
     def __init__(
         self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict,
-        marginals: QuantileMap | None = None,
+        marginals: QuantileMap | None = None, moments: ChannelMoments | None = None,
     ) -> None:  # fmt: skip
-        self.codec, self.transformer, self.facts, self.marginals = codec, transformer.eval(), facts, marginals
+        self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
+        self.marginals, self.moments = marginals, moments
 
-    def match_marginals(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
-        """Fits `marginals` on the training windows `[N, L, C]` and `count` samples that no seed of `sample` gives.
+    def calibrate(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
+        """Fits `marginals` and `moments` on the training windows `[N, L, C]` and `count` samples that no seed of
+        `sample` gives.
 
         Args:
             per_step: where windows all begin the same way: each step has its own.
             bf16: as for `sample`.
         """
-        seeds = np.random.SeedSequence((0, 12)).generate_state(count).tolist()
-        made = torch.cat(list(self._draw(seeds, None, None, bf16, False)))
-        self.marginals = QuantileMap.fit(made, torch.tensor(windows), per_step)
+        each = math.ceil(count / DRAWS)
+        seeds = [np.random.SeedSequence((0, 12, draw)).generate_state(each).tolist() for draw in range(DRAWS)]
+        made = torch.cat([batch for own in seeds for batch in self._draw(own, None, None, bf16, False)])
+        data = torch.tensor(windows)
+        self.marginals = QuantileMap.fit(made, data, per_step, DRAWS)
+        self.moments = ChannelMoments.fit(self.marginals.apply(made), data)
 
     def sample(
         self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False,
@@ -109,9 +118,14 @@ class SeriesGenerator:
         """
         seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
         batches = self._draw(seeds, steps, solver, bf16, independent)
-        if (marginals := self.marginals) is not None:
-            batches = (self.codec.round(marginals.apply(windows)) for windows in batches)
-        return torch.cat(list(batches)).numpy()
+        return torch.cat([self._calibrated(windows) for windows in batches]).numpy()
+
+    def _calibrated(self, windows: Tensor) -> Tensor:
+        """Decoded windows `[B, L, C]`, corrected by what was fitted."""
+        fitted = [step for step in (self.marginals, self.moments) if step is not None]
+        for step in fitted:
+            windows = step.apply(windows)
+        return self.codec.round(windows) if fitted else windows
 
     @torch.no_grad()
     def _draw(
@@ -148,14 +162,16 @@ class SeriesGenerator:
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/`, `transformer/`, and `marginals.safetensors` if there are any."""
+        """Writes `generator.json`, `codec/`, `transformer/`, and what was fitted: `marginals.safetensors` and
+        `moments.safetensors`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
-        (folder / MARGINALS).unlink(missing_ok=True)  # of an earlier model
-        if self.marginals is not None:
-            self.marginals.save(folder / MARGINALS)
+        for fitted, name in ((self.marginals, MARGINALS), (self.moments, MOMENTS)):
+            (folder / name).unlink(missing_ok=True)  # of an earlier model
+            if fitted is not None:
+                fitted.save(folder / name)
         (folder / "generator.json").write_text(json.dumps(self.facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
@@ -170,4 +186,5 @@ class SeriesGenerator:
             str(folder / "transformer"), torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
         marginals = QuantileMap.load(folder / MARGINALS) if (folder / MARGINALS).is_file() else None
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, marginals)
+        moments = ChannelMoments.load(folder / MOMENTS) if (folder / MOMENTS).is_file() else None
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, marginals, moments)

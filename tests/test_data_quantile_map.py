@@ -57,6 +57,23 @@ def test_of_equal_distributions_it_changes_nothing(windows):
     torch.testing.assert_close(QuantileMap.fit(data, data).apply(data), data, atol=0.02, rtol=0)
 
 
+def test_what_draws_differ_by_is_left_out():
+    """Two channels: one is right, and each draw of it is off by chance; one is off in all draws alike."""
+    draws = np.random.default_rng(2)
+    data = torch.from_numpy(draws.normal(size=(4000, 5, 2)).astype(np.float32))
+    off = 0.2 * draws.normal(size=(8, 1, 1, 2)) * [1, 0] + [0, 0.5]
+    made = torch.from_numpy((draws.normal(size=(8, 100, 5, 2)) + off).reshape(800, 5, 2).astype(np.float32))
+    fitted = QuantileMap.fit(made, data, draws=8)
+    assert fitted.tensors["share"][0] < 0.7
+    assert fitted.tensors["share"][1] > 0.98
+    moved = fitted.apply(made).mean((0, 1)) - made.mean((0, 1))
+    assert abs(moved[0]) < 0.7 * abs(made[..., 0].mean() - data[..., 0].mean())
+    assert moved[1] == pytest.approx(-0.5, abs=0.06)
+    assert (QuantileMap.fit(made, data).tensors["share"] == 1).all()
+    with pytest.raises(ValueError, match="800 windows are not 7 draws"):
+        QuantileMap.fit(made, data, draws=7)
+
+
 def test_it_is_saved_whole(windows, tmp_path):
     quantiles = QuantileMap.fit(windows[1], windows[0])
     quantiles.save(tmp_path / "map.safetensors")

@@ -23,6 +23,7 @@ from counterpoint.recipes.sensors import (
     small,
     tiny,
     train,
+    walk,
 )
 from counterpoint.recipes.sensors_generator import SeriesGenerator, clock, token_modalities, with_clock, without_clock
 from counterpoint.recipes.settings import override
@@ -74,27 +75,41 @@ def test_each_channel_has_the_distribution_of_the_training_data(model, tmp_path)
     def off(windows):
         return np.abs(np.quantile(windows, levels, axis=(0, 1)) - np.quantile(real, levels, axis=(0, 1))).max()
 
-    assert off(bare.sample(1000, seed=3)) > 0.05
-    bare.match_marginals(real, 1000, per_step=True)
+    before = bare.sample(1000, seed=3)
+    assert off(before) > 0.05
+    bare.calibrate(real, 1000, per_step=True)
     assert off(bare.sample(1000, seed=3)) < 0.03
+    assert bare.moments is not None
+    assert bare.marginals is not None
+    both = bare.codec.round(bare.moments.apply(bare.marginals.apply(torch.from_numpy(before))))
+    np.testing.assert_array_equal(bare.sample(1000, seed=3), both.numpy())
     again = SeriesGenerator.from_pretrained(bare.save_pretrained(tmp_path))
     np.testing.assert_array_equal(again.sample(5), bare.sample(5))
-    again.marginals = None
-    assert SeriesGenerator.from_pretrained(again.save_pretrained(tmp_path)).marginals is None  # not the one before
+    again.moments = again.marginals = None
+    last = SeriesGenerator.from_pretrained(again.save_pretrained(tmp_path))
+    assert last.moments is None  # not those before
+    assert last.marginals is None
     bare.codec.tensors["levels.1"] = torch.tensor([0.6, 0.7, 0.8])
     assert set(np.unique(bare.sample(50)[..., 1])) <= set(np.float32([0.6, 0.7, 0.8]))
 
 
-def test_the_map_is_fitted_on_windows_that_no_seed_draws(model, tmp_path, monkeypatch):
+def test_a_generator_is_calibrated_on_draws_that_no_seed_gives(model, tmp_path, monkeypatch):
     generator = SeriesGenerator.from_pretrained(model)
+    assert generator.moments is not None
     assert generator.marginals is not None
-    generator.marginals = None
-    seen = []
-    monkeypatch.setattr(QuantileMap, "fit", lambda made, *_: seen.append(made.numpy()))
-    generator.match_marginals(load_windows("Sines", 8).values, 100)
-    assert not any(np.allclose(seen[0], generator.sample(100, seed)) for seed in range(3))
+    bare = SeriesGenerator(generator.codec, generator.transformer, generator.facts)
+    seen, fit = [], QuantileMap.fit
+    monkeypatch.setattr(QuantileMap, "fit", lambda made, *rest: fit(seen.append(made) or made, *rest))
+    generator.calibrate(load_windows("Sines", 8).values, 100)
+    draws = seen[0].chunk(8)
+    assert [len(draw) for draw in draws] == [13] * 8  # of at least 100 in all
+    for draw in draws:
+        assert not any(np.allclose(draw, bare.sample(13, seed)) for seed in range(3))
+        assert sum(torch.allclose(draw, other) for other in draws) == 1
     without = train(override(tiny(), ["steps=1", "calibration=0"]), None, tmp_path)
-    assert SeriesGenerator.from_pretrained(without).marginals is None
+    again = SeriesGenerator.from_pretrained(without)
+    assert again.moments is None
+    assert again.marginals is None
 
 
 def test_the_first_token_carries_the_clock_and_hands_it_back():
@@ -122,7 +137,9 @@ def test_the_same_seed_builds_the_same_network():
 
 def test_a_trained_generator_draws_the_right_distribution(tmp_path):
     """Sines of 8 steps after 150 small steps: means and deviations of every step and channel."""
-    settings = override(tiny(), ["steps=150", "batch=64", "log_every=50", "checkpoint_every=150", "sample_steps=16"])
+    settings = override(
+        tiny(), ["steps=150", "batch=64", "log_every=50", "checkpoint_every=150", "sample_steps=16", "calibration=800"]
+    )
     folder = train(replace(settings, patch=8), None, tmp_path)
     made, real = SeriesGenerator.from_pretrained(folder).sample(1000), load_windows("Sines", 8).values
     deviation = real.std(axis=0)
@@ -153,14 +170,17 @@ def test_saying_nothing_is_best_for_gaussian_windows_of_any_deviations():
 
 def test_a_model_keeps_how_it_is_sampled(model, tmp_path):
     generator = SeriesGenerator.from_pretrained(model)
-    assert {key: generator.facts[key] for key in ("solver", "steps", "span")} == {
-        "solver": "edm-dpm++", "steps": 2, "span": [20.0, 0.01],
-    }  # fmt: skip
+    least = min(float(deviations.min()) for deviations in generator.codec.deviations.values())
+    assert (generator.facts["solver"], generator.facts["steps"]) == ("edm-dpm++", 2)
+    assert generator.facts["span"] == pytest.approx([20.0, 0.33 * least])
     first = generator.sample(2)
     assert not np.allclose(generator.sample(2, solver="unipc"), first)
     generator.facts["span"] = [80.0, 0.002]
     assert not np.allclose(generator.sample(2), first)
-    assert sampling(small()) == {"solver": "edm-dpm++", "steps": 24}
+    codec = SeriesPatches(8, {"deviation": torch.tensor([1.0, 0.03])}, (2,))
+    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 22, "span": [20.0, pytest.approx(0.0099)]}
+    codec.tensors["deviation"][1] = 0.18  # nothing is small: the walk ends earlier
+    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 17, "span": [20.0, pytest.approx(0.0594)]}
     assert sampling(replace(small(), time="t")) == {"solver": "unipc", "steps": 16}
     assert sampling(override(small(), ["solver=heun", "sample_steps=5", "time=t"])) == {"solver": "heun", "steps": 5}
 
