@@ -60,7 +60,8 @@ class ChannelMoments:
         coefficients = one - raw * torch.linalg.inv(factor)  # x = coefficients · x + raw · (white noise)
         free = len(made) - 1 - torch.arange(made.shape[1], dtype=torch.float64)[:, None]  # degrees of freedom
         residual = raw * (len(made) / free.clamp_min(1)).sqrt()
-        error = torch.where(free > len(made) / 2, residual / free.clamp_min(1).sqrt(), torch.inf)
+        sure = free > len(made) / 2
+        error = torch.where(sure, residual / free.clamp_min(1).sqrt(), torch.inf)  # beside axes of about unit variance
         coefficients = coefficients * (coefficients.abs() > SURE * error)
         residual = torch.where((residual - 1).abs() > SURE * error / 2**0.5, residual, 1.0)
         mend = ((one - coefficients) / residual).mT  # [C, L, L], from the axes (rows) to the new ones

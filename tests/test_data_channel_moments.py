@@ -39,7 +39,7 @@ def halves(count: int, seed: int, apart: float) -> Tensor:
     """
     g = torch.Generator().manual_seed(seed)
     level = torch.randn(count, 1, generator=g)
-    level = level + apart * (torch.randn(count, 2, generator=g) + level)
+    level = level + apart * (torch.randn(count, 2, generator=g) + level * torch.tensor([1.0, -1.0]))
     return (level.repeat_interleave(30, 1) + 0.01 * torch.randn(count, 60, generator=g))[..., None]
 
 
@@ -55,6 +55,16 @@ def test_a_step_between_parts_that_should_meet_goes_away_and_the_level_stays() -
     assert step(mended) < 0.01
     before, after = made.mean((1, 2)), mended.mean((1, 2))
     assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.9999
+
+
+def test_what_small_axes_have_to_do_with_great_ones_is_mended_in_the_small_ones() -> None:
+    """Two steps with a level and a small difference, which the generator lets follow the level."""
+    g = torch.Generator().manual_seed(0)
+    level, free = torch.randn(2, 4000, 1, generator=g)
+    data, made = (level + 0.01 * d * torch.tensor([1.0, -1.0]) for d in (free, 0.6 * level + 0.8 * free))
+    mended = ChannelMoments.fit(made[..., None], data[..., None]).apply(made[..., None])[..., 0]
+    torch.testing.assert_close(mended.mean(1), made.mean(1), atol=1e-3, rtol=0)
+    assert abs(torch.corrcoef(torch.stack([mended.diff()[:, 0], level[:, 0]]))[0, 1]) < 0.05
 
 
 def test_what_chance_explains_is_left_as_it_is() -> None:
