@@ -58,10 +58,10 @@ class ChannelMoments:
         factor = torch.linalg.cholesky(turned + 1e-9 * one)  # [C, L, L]
         raw = factor.diagonal(dim1=1, dim2=2)[..., None]  # [C, L, 1]
         coefficients = one - raw * torch.linalg.inv(factor)  # x = coefficients · x + raw · (white noise)
-        free = len(made) - 1 - torch.arange(made.shape[1], dtype=torch.float64)[:, None]  # degrees of freedom
-        residual = raw * (len(made) / free.clamp_min(1)).sqrt()
-        sure = free > len(made) / 2
-        error = torch.where(sure, residual / free.clamp_min(1).sqrt(), torch.inf)  # beside axes of about unit variance
+        free = (len(made) - 1 - torch.arange(made.shape[1]).double()).clamp_min(1)[:, None]  # degrees of freedom
+        residual = raw * (len(made) / free).sqrt()
+        error = residual / free.sqrt()  # beside axes of about unit variance
+        error = torch.where(free > len(made) / 2, error, torch.inf)
         coefficients = coefficients * (coefficients.abs() > SURE * error)
         residual = torch.where((residual - 1).abs() > SURE * error / 2**0.5, residual, 1.0)
         mend = ((one - coefficients) / residual).mT  # [C, L, L], from the axes (rows) to the new ones

@@ -56,16 +56,16 @@ class QuantileMap:
             raise ValueError(f"quantiles of windows {list(made.shape[1:])} and of {list(data.shape[1:])}")
         if len(made) % draws:
             raise ValueError(f"{len(made)} windows are not {draws} draws of as many each")
-        tensors = {}
-        for name, windows in (("made", made), ("data", data)):
-            scores, knots = fit_scores(_columns(windows, per_step), KNOTS)
-            tensors |= {f"{name}_scores": scores.float(), name: knots.float()}
-        apart = (_quantiles(made, per_step) - _quantiles(data, per_step)).square().mean(0)  # [K]
-        share = torch.ones_like(apart)
+        (made_scores, own), (data_scores, wanted) = (_fit(windows, per_step) for windows in (made, data))
+        share = torch.ones(len(own))
         if draws > 1:
-            each = torch.stack([_quantiles(draw, per_step) for draw in made.chunk(draws)])  # [draws, quantiles, K]
+            apart = (_compared(made_scores, own) - _compared(data_scores, wanted)).square().mean(0)  # [K]
+            each = torch.stack(
+                [_compared(*_fit(draw, per_step)) for draw in made.chunk(draws)]
+            )  # [draws, quantiles, K]
             share = (1 - each.var(0).mean(0) / draws / apart.clamp_min(1e-12)).clamp(0, 1)
-        return cls({**tensors, "share": share.float()})
+        tensors = {"made_scores": made_scores, "made": own, "data_scores": data_scores, "data": wanted, "share": share}
+        return cls({name: tensor.float() for name, tensor in tensors.items()})
 
     def apply(self, windows: Tensor) -> Tensor:
         """Windows `[B, L, C]` of the generator, mapped; a value that many share goes where the middle of them goes."""
@@ -85,12 +85,11 @@ class QuantileMap:
         return cls(load_file(path))
 
 
-def _columns(windows: Tensor, per_step: bool) -> Tensor:
-    """What each map is of, as the columns of `[n, K]`, in float64."""
-    return (windows.flatten(1) if per_step else windows.flatten(0, 1)).double()
+def _fit(windows: Tensor, per_step: bool) -> tuple[Tensor, Tensor]:
+    """Scores `[Q]` and, of what each map is of, the values that have them `[K, Q]`; in float64."""
+    return fit_scores((windows.flatten(1) if per_step else windows.flatten(0, 1)).double(), KNOTS)
 
 
-def _quantiles(windows: Tensor, per_step: bool) -> Tensor:
-    """Of each column, at `COMPARED`: `[quantiles, K]`."""
-    scores, knots = fit_scores(_columns(windows, per_step), KNOTS)
+def _compared(scores: Tensor, knots: Tensor) -> Tensor:
+    """Values at the quantiles `COMPARED`: `[quantiles, K]`."""
     return from_scores(NORMAL.icdf(COMPARED)[:, None].expand(-1, len(knots)), knots, scores)

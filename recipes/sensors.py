@@ -197,7 +197,7 @@ def walk(settings: Settings, codec: SeriesPatches) -> dict[str, Any]:
 
     Below the least deviation of its axes there is no noise left to take away: a set without small axes is done earlier.
     """
-    first, last = settings.span[0], settings.span[1] * min(float(d.min()) for d in codec.deviations.values())
+    first, last = settings.span[0], settings.span[1] * float(codec.deviation.min())
     steps = settings.sample_steps or round(STEPS * math.log(first / last))
     return {"solver": settings.solver or "edm-dpm++", "steps": steps, "span": [first, last]}
 
