@@ -103,7 +103,10 @@ class Codecs(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Mapping[str, Tensor]) -> list[Clip]:
-        """Clips of a batch of latents `{modality: [B, T, S, C]}`; tracks without latents are absent."""
+        """Clips of a batch of latents `{modality: [B, T, S, C]}`; tracks without latents are absent.
+
+        No sensor leaves the range that its data had.
+        """
         batch = next(iter(latents.values())).shape[0]
         video, audio, sensor = None, None, {}
         if "video" in latents:
@@ -113,7 +116,8 @@ class Codecs(nn.Module):
             audio = codec.decode(latents["audio"], vocoder).float().cpu().numpy()
         if self.sensor is not None:
             for name in (name for name in self.sensor.channels if name in latents):
-                sensor[name] = self.sensor.decode(name, latents[name].float()).cpu().numpy()
+                values = self.sensor.limit(name, self.sensor.decode(name, latents[name].float()))
+                sensor[name] = values.cpu().numpy()
         return [
             Clip(
                 video=None if video is None else Track(video[i], FPS),

@@ -3,14 +3,17 @@
 Shapes: B batch, T slots, K channels of one sensor (3 axes of an accelerometer), P = 16 samples of a patch (0.16 s at
 100 Hz). Samples [B, K, samples] in physical units ↔ latents [B, T, 1, K·P], channel by channel: K patches in a row.
 Impacts are spikes a hundred times the everyday signal, so values are companded: y = (asinh((x − median) / s) − a) / b,
-per channel, with s, a and b fitted so that y has mean 0 and standard deviation 1; the inverse is exact.
+per channel, with s, a and b fitted so that y has mean 0 and standard deviation 1; the inverse is exact. It grows
+exponentially: a latent a little too large would be any number, so what is generated is held within the range of the
+data (`SensorPatches.limit`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,7 @@ class Companding:
         unit: of its samples, e.g. `m/s²`.
         center, scale: median and typical deviation from it, in that unit.
         shift, spread: mean and standard deviation of the companded samples.
+        low, high: least and greatest sample of the data, in that unit; None: not known, nothing is held within it.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Companding:
     scale: float = 1.0
     shift: float = 0.0
     spread: float = 1.0
+    low: float | None = None
+    high: float | None = None
 
 
 class SensorPatches:
@@ -84,6 +90,14 @@ class SensorPatches:
                 _fit_channel(sensor, axis, units[sensor], x) for axis, x in zip(axes, columns, strict=True)
             )
         return cls(channels, rate)
+
+    def widened(self, values: dict[str, np.ndarray]) -> SensorPatches:
+        """The same scaling, with ranges that hold further samples [N, K, samples] of each sensor too."""
+        channels = {}
+        for sensor, axes in self.channels.items():
+            columns = values[sensor].transpose(1, 0, 2).reshape(len(axes), -1)  # [K, N · samples]
+            channels[sensor] = tuple(_widened(channel, x) for channel, x in zip(axes, columns, strict=True))
+        return SensorPatches(channels, self.rate)
 
     def size(self, sensor: str) -> int:
         """Channels of the latents of one sensor: K·16."""
@@ -134,6 +148,21 @@ class SensorPatches:
         center, scale, shift, spread = self._columns(sensor, latents.device)
         values = torch.sinh(companded.double() * spread + shift) * scale + center
         return values[:, :, :samples].float()
+
+    def limit(self, sensor: str, values: Tensor) -> Tensor:
+        """Samples [B, K, samples] in physical units, each channel held within the range of the data.
+
+        Beside `decode`, not in it: beyond the range it has no gradient, which guidance needs.
+
+        Raises:
+            ClipError: an unknown sensor.
+        """
+        ends = [
+            (-math.inf if c.low is None else c.low, math.inf if c.high is None else c.high)
+            for c in self._channels(sensor)
+        ]
+        low, high = torch.tensor(ends, dtype=values.dtype, device=values.device).T[:, :, None]  # [K, 1] each
+        return torch.minimum(torch.maximum(values, low), high)
 
     def sample_mask(self, share: Tensor, samples: int | None = None) -> Tensor:
         """[B, K, samples] bool, True where the whole patch was measured, from the shares [B, T, K] of `encode`."""
@@ -187,4 +216,12 @@ def _fit_channel(sensor: str, name: str, unit: str, values: np.ndarray) -> Compa
     lively = deviation[deviation > 1e-2 * deviation.std()]
     scale = float(np.median(lively)) if lively.size else 1.0
     companded = np.arcsinh((values - center) / scale)
-    return Companding(name, unit, center, scale, float(companded.mean()), float(max(companded.std(), 1e-3)))
+    shift, spread = float(companded.mean()), float(max(companded.std(), 1e-3))
+    return _widened(Companding(name, unit, center, scale, shift, spread), values)
+
+
+def _widened(channel: Companding, values: np.ndarray) -> Companding:
+    """With a range that holds the finite ones of further samples too."""
+    ends = [end for end in (channel.low, channel.high) if end is not None]
+    seen = np.concatenate([values[np.isfinite(values)].astype(np.float64), ends])
+    return replace(channel, low=float(seen.min()), high=float(seen.max())) if seen.size else channel

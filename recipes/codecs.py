@@ -59,11 +59,13 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
 
 
 def fit_sensors(data: Path) -> SensorPatches:
-    """The scaling of every sensor channel, fitted on the first clips of a data set."""
+    """The scaling of every sensor channel, fitted on the first clips of a data set, with the ranges of all."""
     clips = read_arrays(data)
     names: dict[str, Sequence[str]] = {sensor: channels for sensor, (channels, _) in clips.sensors.items()}
     units = {sensor: own[0] for sensor, (_, own) in clips.sensors.items()}
     fitted = SensorPatches.fit(names, units, clips.sensor_values(0, STATISTICS), clips.sensor_rate)
+    for start in range(STATISTICS, len(clips), STATISTICS):
+        fitted = fitted.widened(clips.sensor_values(start, start + STATISTICS))
     channels = {
         sensor: tuple(replace(c, unit=unit) for c, unit in zip(fitted.channels[sensor], own, strict=True))
         for sensor, (_, own) in clips.sensors.items()

@@ -48,6 +48,16 @@ def test_contract_of_names_and_shapes(codecs: Codecs) -> None:
             codecs.names(bad)
 
 
+def test_sensors_of_a_clip_stay_within_the_range_of_their_data(codecs: Codecs) -> None:
+    assert codecs.sensor is not None
+    clip = codecs.decode({name: torch.full((1, 1, 1, codecs.sensor.size(name)), 50.0) for name in SENSORS})[0]
+    ranges = {name: [channel.high for channel in codecs.sensor.channels[name]] for name in SENSORS}
+    assert all(high is not None for highs in ranges.values() for high in highs)
+    assert {name: track.values.max(axis=1).tolist() for name, track in clip.sensor.items()} == {
+        name: pytest.approx(highs) for name, highs in ranges.items()
+    }
+
+
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_encode_and_decode_any_number_of_slots(codecs: Codecs, slots: int) -> None:
     latents = codecs.encode(tensors(slots, batch=2))

@@ -1,6 +1,7 @@
 """Sensor patches: exact round trips, masks, companding of spikes, configuration on disk."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -115,6 +116,37 @@ def test_bad_input_names_the_sensor():
         patches.decode("force", torch.zeros(1, 2, 1, 16), samples=33)
     with pytest.raises(ClipError, match=r"force\.z: no finite samples"):
         SensorPatches.fit({"force": ("z",)}, UNITS, {"force": np.full((1, 1, 16), np.nan)})
+
+
+def test_samples_are_held_within_the_range_of_the_data():
+    data = np.array([[[0.0, 2.0, np.nan, -1.0]], [[1.0, 1.0, 0.5, 0.0]]])
+    patches = SensorPatches.fit({"force": ("z",)}, UNITS, {"force": data})
+    assert (patches.channels["force"][0].low, patches.channels["force"][0].high) == (-1.0, 2.0)
+    huge = patches.decode("force", torch.full((1, 1, 1, 16), 30.0))
+    assert huge.min() > 1e6  # a latent far out is any number
+    values = torch.tensor([[[-9.0, -1.0, 0.25, 2.0, 9.0, math.inf, -math.inf]]])
+    assert patches.limit("force", values).tolist() == [[[-1.0, -1.0, 0.25, 2.0, 2.0, 2.0, -1.0]]]
+    assert torch.equal(patches.limit("force", huge), torch.full_like(huge, 2.0))
+    with pytest.raises(ClipError, match="thermometer: unknown sensor"):
+        patches.limit("thermometer", values)
+
+
+def test_each_channel_has_its_own_range_which_further_data_widen():
+    low, high = np.zeros((1, 3, 16)), np.zeros((1, 3, 16))
+    low[0, :, 0], high[0, :, 0] = [-1.0, -2.0, -3.0], [4.0, 5.0, np.nan]
+    patches = SensorPatches.fit({"accelerometer": ("x", "y", "z")}, UNITS, {"accelerometer": low})
+    wider = patches.widened({"accelerometer": high})
+    assert [(c.low, c.high) for c in wider.channels["accelerometer"]] == [(-1.0, 4.0), (-2.0, 5.0), (-3.0, 0.0)]
+    assert wider.rate == patches.rate
+    assert torch.equal(wider.limit("accelerometer", torch.full((1, 3, 1), 9.0))[0, :, 0], torch.tensor([4.0, 5.0, 0.0]))
+    latents = torch.randn(2, 3, 1, 48, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(wider.decode("accelerometer", latents), patches.decode("accelerometer", latents))
+
+
+def test_a_codec_that_knows_no_range_holds_nothing(tmp_path):
+    (tmp_path / "config.json").write_text('{"sensors": {"force": [{"name": "z", "unit": ""}]}, "patch": 16, "rate": 1}')
+    values = torch.tensor([[[-1e9, 1e9]]])
+    assert torch.equal(SensorPatches.from_pretrained(tmp_path).limit("force", values), values)
 
 
 def test_constant_channels_survive():

@@ -47,6 +47,16 @@ def test_trained_codecs_round_trip(data: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(track.values, tensors[name][0].numpy(), rtol=1e-4, atol=1e-3)
 
 
+def test_sensor_ranges_are_those_of_all_clips(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.array(read_arrays(data).sensor)  # [N, channels, samples]
+    monkeypatch.setattr(codecs, "STATISTICS", 3)
+    scaling = codecs.fit_sensors(data)
+    ranges = [(c.low, c.high) for axes in scaling.channels.values() for c in axes]
+    ends = zip(samples.min((0, 2)).tolist(), samples.max((0, 2)).tolist(), strict=True)
+    assert ranges == list(ends)
+    assert [c.unit for c in scaling.channels["gyroscope"]] == ["rad/s"] * 3
+
+
 def test_sensor_scaling_is_fitted_on_the_data(data: Path) -> None:
     scaling = codecs.fit_sensors(data)
     clips = read_arrays(data)
