@@ -17,6 +17,7 @@ RECIPES = {
     "joint": "the model: text to video, sound and sensors",
     "codecs": "all codecs of a data set, one after the other",
     "video_codec": "video to latents and back",
+    "video_refiner": "better latents for a video codec, by learned descent",
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",
     "classifier": "reads attributes from noised latents, for classifier guidance",

@@ -6,7 +6,8 @@ of a slot (row-major, 16 at 64×64), C = 64 channels of a token: 2×2 cells of t
 First-frame policy, the same in training and inference: LTX's VAE maps 1 + 4k frames to 1 + k latents, so one copy of
 the first frame is put before the clip and latent 0, which describes nothing else, is dropped; before decoding the
 first latent is repeated, and the first frame of the result is dropped. So latent k describes frames 4k … 4k+3, slot k.
-The encoder is causal (latent k never sees a later slot); the decoder looks at both neighbours.
+The encoder is causal (latent k never sees a later slot); the decoder looks at both neighbours. A codec may have a
+refiner, which moves the encoder's latents to where the decoder rebuilds more from them (`video_refiner`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .clip import ClipError
+from .video_refiner import LatentRefiner, Rebuild
 
 PATCH = 2  # pixels folded into channels before the first convolution
 CELLS = 2  # cells of the latent grid that a token is wide
 SPATIAL = 16  # pixels a token is wide: the patch, two halvings and the cells
+STRETCH = 32  # slots that are refined at a time, for the memory's sake
+CONTEXT = 2  # slots at either side that a stretch sees beside them
 
 
 class VideoCodec(nn.Module):
@@ -33,14 +37,16 @@ class VideoCodec(nn.Module):
     Args:
         vae: an LTX VAE that compresses 4 × in time and 8 × in space; its buffers `latents_mean` and `latents_std`
             hold the statistics of the raw latents (`fit_statistics`).
+        refiner: improves what the encoder says; None: its latents are taken as they are.
     """
 
     frames_per_slot = 4
     tokens_per_slot = 16
 
-    def __init__(self, vae: AutoencoderKLLTXVideo) -> None:
+    def __init__(self, vae: AutoencoderKLLTXVideo, refiner: LatentRefiner | None = None) -> None:
         super().__init__()
         self.vae = vae
+        self.refiner = refiner
         self.channels: int = CELLS * CELLS * vae.config["latent_channels"]
 
     @classmethod
@@ -112,8 +118,8 @@ class VideoCodec(nn.Module):
             device = mean.device if generator is None else generator.device
             noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype)
             mean = mean + noise.to(mean.device) * (0.5 * logvar).exp()
-        shift, scale = self._statistics(mean)
-        return _to_tokens((mean - shift) / scale)
+        standard = self.standard(mean)
+        return _to_tokens(standard if self.refiner is None else self._refined(self.refiner, standard, video))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video [B, 3, 4T, H, W] in [−1, 1] from latents [B, T, S, C]; S is a square number.
@@ -129,6 +135,43 @@ class VideoCodec(nn.Module):
         shift, scale = self._statistics(raw)
         return self.reconstruct(raw * scale + shift).clamp(-1.0, 1.0)
 
+    def standard(self, raw: Tensor) -> Tensor:
+        """Raw latents with mean 0 and deviation 1 in each channel; any [B, C/4, T, H/8, W/8]."""
+        shift, scale = self._statistics(raw)
+        return (raw - shift) / scale
+
+    def rebuild(self) -> Rebuild:
+        """The decoder as a function from standard latents [B, C/4, T, H/8, W/8] to video, with gradients to be trusted:
+        where bfloat16 ones cannot be (`training_dtype`), a copy of it in float32."""
+        decoder, dtype = self.vae.decoder, self.vae.dtype
+        if dtype == torch.bfloat16 and training_dtype(self.vae.device) == torch.float32:
+            decoder, dtype = copy.deepcopy(decoder).float(), torch.float32
+
+        def rebuild(standard: Tensor) -> Tensor:
+            shift, scale = self._statistics(standard)
+            raw = (standard * scale + shift).to(dtype)
+            return decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
+
+        return rebuild
+
+    def _refined(self, refiner: LatentRefiner, standard: Tensor, video: Tensor) -> Tensor:
+        """Standard latents [B, C/4, T, H/8, W/8] of a whole video, refined clip by clip and stretch by stretch."""
+        rebuild, moving, slots = self.rebuild(), moving_region(video), standard.shape[2]
+        result = torch.empty_like(standard, dtype=torch.float32)
+        for clip in range(len(standard)):
+            for start in range(0, slots, STRETCH):
+                stop = min(start + STRETCH, slots)
+                first, last = max(0, start - CONTEXT), min(stop + CONTEXT, slots)
+                frames = slice(self.frames_per_slot * first, self.frames_per_slot * last)
+                refined = refiner.refine(
+                    rebuild,
+                    standard[clip : clip + 1, :, first:last],
+                    video[clip : clip + 1, :, frames],
+                    moving[clip : clip + 1, :, frames],
+                )
+                result[clip, :, start:stop] = refined[0, :, start - first : stop - first]
+        return result.to(standard)
+
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self.vae.get_buffer("latents_mean"), self.vae.get_buffer("latents_std")
         return mean.to(like).view(1, -1, 1, 1, 1), std.to(like).view(1, -1, 1, 1, 1)
@@ -142,10 +185,15 @@ class VideoCodec(nn.Module):
         self.vae.get_buffer("latents_std").copy_(std.clamp_min(1e-4))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write `config.json` and `diffusion_pytorch_model.safetensors` (diffusers' layout), in `dtype` if given."""
+        """Write `config.json` and `diffusion_pytorch_model.safetensors` (diffusers' layout), in `dtype` if given.
+
+        A refiner goes into `refiner/` in the same way.
+        """
         vae = copy.deepcopy(self.vae)
         nn.Module.to(vae, dtype=dtype or self.vae.dtype)
         vae.save_pretrained(folder)
+        if self.refiner is not None:
+            self.refiner.save_pretrained(Path(folder) / "refiner", dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> VideoCodec:
@@ -159,7 +207,12 @@ class VideoCodec(nn.Module):
         vae = AutoencoderKLLTXVideo.from_pretrained(
             str(folder), torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
         )
-        return cls(vae).eval()
+        refiner = None
+        if (Path(folder) / "refiner" / "config.json").is_file():
+            refiner = LatentRefiner.from_pretrained(
+                str(Path(folder) / "refiner"), torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
+            )
+        return cls(vae, refiner).eval()
 
 
 def _to_tokens(raw: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Train all codecs of a data set: settings → video VAE → audio VAE → vocoder → sensor scaling → one folder.
+"""Train all codecs of a data set: video VAE → its refiner → audio VAE → vocoder → sensor scaling → one folder.
 
     counterpoint train codecs data=DATA run=runs/codecs
 
-Each part has a recipe of its own (`video_codec`, `audio_codec`, `vocoder`) and a run folder in this one. The result,
-`RUN/codecs`, is what the joint recipe takes as `codecs=`. The same command goes on where it stopped.
+Each part has a recipe of its own (`video_codec`, `video_refiner`, `audio_codec`, `vocoder`) and a run folder in this
+one. The result, `RUN/codecs`, is what the joint recipe takes as `codecs=`. The same command goes on where it stopped.
 
 Audio codec and vocoder get the rate of the data's sound: of 24 kHz after `counterpoint data music DATA --rate 24000`.
 """
@@ -17,23 +17,24 @@ from pathlib import Path
 
 from counterpoint.data.arrays import read_arrays
 from counterpoint.modalities.sensor import SensorPatches
-from counterpoint.recipes import audio_codec, video_codec, vocoder
+from counterpoint.recipes import audio_codec, video_codec, video_refiner, vocoder
 
 STATISTICS = 2000  # clips on which the sensors' scaling is fitted
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the three trained parts."""
+    """The settings of the four trained parts."""
 
     video: video_codec.Settings = field(default_factory=video_codec.small)
+    refiner: video_refiner.Settings = field(default_factory=video_refiner.small)
     audio: audio_codec.AudioCodecSettings = field(default_factory=audio_codec.small)
     vocoder: vocoder.VocoderSettings = field(default_factory=vocoder.small)
 
 
 def tiny() -> Settings:
     """For tests: seconds."""
-    return Settings(video_codec.tiny(), audio_codec.tiny(), vocoder.tiny())
+    return Settings(video_codec.tiny(), video_refiner.tiny(), audio_codec.tiny(), vocoder.tiny())
 
 
 def small() -> Settings:
@@ -46,7 +47,9 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     clips = read_arrays(data)
     out = run / "codecs"
     if clips.video is not None:
-        _place(video_codec.train(settings.video, data, run / "video_codec"), out / "video_codec")
+        coded = video_codec.train(settings.video, data, run / "video_codec")
+        refining = replace(settings.refiner, start_from=str(coded))
+        _place(video_refiner.train(refining, data, run / "video_refiner"), out / "video_codec")
     if clips.audio is not None:
         _place(audio_codec.train(settings.audio, data, run / "audio_codec"), out / "audio_codec")
         hearing = replace(
