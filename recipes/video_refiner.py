@@ -126,7 +126,6 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
         raise ClipError("start_from: has to name the folder of the video codec that is refined")
     videos = load_videos(data, windows(settings))
     codec = VideoCodec.from_pretrained(settings.start_from)
-    codec.refiner = None
     lesson, motion, drawn = Lesson(codec, settings), Motion(videos, settings.frames), windows(settings)
     refiner = create(settings, codec)
     lesson.fit_scale(refiner, window_batch(motion, drawn, 0, generator(settings.seed, 0)))

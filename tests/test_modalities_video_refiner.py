@@ -95,6 +95,27 @@ def test_a_step_learns_from_the_error_after_it():
     assert loss.item() == pytest.approx(errors[-1])
 
 
+def test_steps_go_on_from_where_the_one_before_ended(monkeypatch):
+    made, heard = refiner(steps=3), []
+
+    def step(latents: torch.Tensor, gradient: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        heard.append((latents.mean().item(), gradient.mean().item(), moved.mean().item()))
+        return torch.full_like(latents, 0.1)
+
+    monkeypatch.setattr(made, "forward", step)
+    made.scale.fill_(2.0)
+    monkeypatch.setattr(made, "error", lambda rebuilt, video, weight: rebuilt.square())
+    latents, video = torch.ones(1, 4, 1, 2, 2), torch.zeros(1, 3, 4, 16, 16)
+    moving = torch.zeros(1, 1, 4, 16, 16, dtype=torch.bool)
+    refined = made.refine(lambda standard: standard, latents, video, moving)
+    torch.testing.assert_close(refined, torch.full_like(latents, 1.3))
+    places = [1.0, 1.1, 1.2]  # where each step begins; the gradient there is 2x, half of it in units of the scale
+    assert heard == [pytest.approx((x, x, x - 1.0)) for x in places]
+    heard.clear()
+    made.learn(lambda standard: standard, latents, video, 1.0 + moving.float(), stay=0.0)
+    assert heard == [pytest.approx((x, x, x - 1.0)) for x in places]
+
+
 def test_moving_has_its_price():
     made = refiner(steps=2)
     latents, video = torch.randn(1, 4, 2, 4, 4), torch.zeros(1, 3, 8, 32, 32)
@@ -106,14 +127,15 @@ def test_moving_has_its_price():
 
     loss, _ = made.learn(rebuild, latents, video, nothing, stay=2.0)
     loss.backward()
-    learned = made.direct.weight.grad.clone()
+    learned = made.proj_out.weight.grad.clone()
     made.zero_grad()
     first = made(latents, torch.zeros_like(latents), torch.zeros_like(latents))
     moved = first.detach()
     second = made(latents + moved, torch.zeros_like(latents), moved)
     price = first.square() + (moved + second).square()  # half of 2, times the squared distance after each step
     price.mean().backward()
-    torch.testing.assert_close(learned, made.direct.weight.grad, rtol=1e-3, atol=1e-6)
+    assert learned.abs().max() > 1e-3
+    torch.testing.assert_close(learned, made.proj_out.weight.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_no_step_is_too_far():

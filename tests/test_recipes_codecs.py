@@ -29,6 +29,8 @@ def test_trained_codecs_round_trip(data: Path, tmp_path: Path) -> None:
     folder = codecs.train(settings, data, tmp_path / "run")
     assert folder == tmp_path / "run" / "codecs"
     loaded = Codecs.from_pretrained(folder)
+    assert loaded.video is not None
+    assert loaded.video.refiner is not None
     tensors = clip_tensors(read_arrays(data), 0, 2)
     latents = loaded.encode(tensors)
     assert {name: tuple(value.shape[:3]) for name, value in latents.items()} == {
