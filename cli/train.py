@@ -18,6 +18,7 @@ RECIPES = {
     "codecs": "all codecs of a data set, one after the other",
     "video_codec": "video to latents and back",
     "video_refiner": "better latents for a video codec, by learned descent",
+    "video_decoder": "a better decoder for the latents that a model learned",
     "audio_codec": "mel spectrograms to latents and back",
     "vocoder": "mel spectrograms to sound",
     "classifier": "reads attributes from noised latents, for classifier guidance",

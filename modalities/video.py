@@ -131,14 +131,24 @@ class VideoCodec(nn.Module):
         if side == 0 or side * side != latents.shape[2] or latents.shape[3] != self.channels or latents.shape[1] == 0:
             shape = list(latents.shape)
             raise ClipError(f"video latents {shape}: expected [batch, slots, a square number, {self.channels}]")
-        raw = _from_tokens(latents.to(self.vae.dtype), side)
-        shift, scale = self._statistics(raw)
-        return self.reconstruct(raw * scale + shift).clamp(-1.0, 1.0)
+        return self.reconstruct(self.raw(self.grid(latents.to(self.vae.dtype)))).clamp(-1.0, 1.0)
 
     def standard(self, raw: Tensor) -> Tensor:
         """Raw latents with mean 0 and deviation 1 in each channel; any [B, C/4, T, H/8, W/8]."""
         shift, scale = self._statistics(raw)
         return (raw - shift) / scale
+
+    def raw(self, standard: Tensor) -> Tensor:
+        """What `standard` was made of."""
+        shift, scale = self._statistics(standard)
+        return standard * scale + shift
+
+    @staticmethod
+    def grid(latents: Tensor) -> Tensor:
+        """Tokens [B, T, S, C], S a square number, as the standard latents [B, C/4, T, H/8, W/8] that they stand for."""
+        side = round(latents.shape[2] ** 0.5)
+        cells = latents.transpose(2, 3).unflatten(3, (side, side))  # [B, T, C, H/16, W/16]
+        return functional.pixel_shuffle(cells, CELLS).transpose(1, 2)
 
     def rebuild(self) -> Rebuild:
         """The decoder as a function from standard latents [B, C/4, T, H/8, W/8] to video, with gradients to be trusted:
@@ -148,8 +158,7 @@ class VideoCodec(nn.Module):
             decoder, dtype = copy.deepcopy(decoder).float(), torch.float32
 
         def rebuild(standard: Tensor) -> Tensor:
-            shift, scale = self._statistics(standard)
-            raw = (standard * scale + shift).to(dtype)
+            raw = self.raw(standard).to(dtype)
             return decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
 
         return rebuild
@@ -219,12 +228,6 @@ def _to_tokens(raw: Tensor) -> Tensor:
     """[B, C/4, T, H/8, W/8] → [B, T, S, C]."""
     cells = functional.pixel_unshuffle(raw.transpose(1, 2), CELLS)  # [B, T, C, H/16, W/16]
     return cells.flatten(3).transpose(2, 3).contiguous()
-
-
-def _from_tokens(tokens: Tensor, side: int) -> Tensor:
-    """[B, T, S, C] → [B, C/4, T, H/8, W/8]."""
-    cells = tokens.transpose(2, 3).unflatten(3, (side, side))  # [B, T, C, H/16, W/16]
-    return functional.pixel_shuffle(cells, CELLS).transpose(1, 2)
 
 
 def _check_video(video: Tensor) -> None:
