@@ -175,7 +175,6 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
             f"{settings.latents}: latents of {4 * latents.shape[1]} channels, the codec has {codec.channels}"
         )
     codec.refiner = None
-    codec.vae.encoder.requires_grad_(False)
     cuts, kept = Cuts(videos, latents, settings), slice(len(videos) - settings.held_out, None)
     fitted = fit(
         codec,

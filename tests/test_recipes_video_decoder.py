@@ -111,6 +111,28 @@ def test_noise_is_of_the_size_asked_for(data, monkeypatch):
     assert sizes.mean().item() == pytest.approx(0.3, rel=0.15)  # a level even from 0 to .6
 
 
+def test_held_out_clips_are_never_drawn(data):
+    videos = np.load(data / "video.npy")
+    latents = torch.arange(6.0).view(6, 1, 1, 1, 1).expand(6, 4, 4, 8, 8)
+    cuts = video_decoder.Cuts(videos, latents, settings(data, held_out=2))
+    drawn = torch.cat([cuts.batch(step, torch.Generator().manual_seed(step))[0].flatten() for step in range(12)])
+    assert set(drawn.tolist()) == {0.0, 1.0, 2.0, 3.0}
+
+
+def test_the_loss_weighs_absolute_and_squared_error(data, monkeypatch):
+    codec = VideoCodec.from_pretrained(data / "codec")
+    video, weight = torch.zeros(1, 3, 8, 32, 32), torch.ones(1, 1, 8, 32, 32)
+    weight[..., :8], weight[..., 8:16] = 0.0, 9.0  # not scored; moving
+    error = torch.full_like(video, 0.1)
+    error[..., :8], error[..., 8:16] = 5.0, 0.3
+    monkeypatch.setattr(codec, "reconstruct", lambda raw: error)
+    batch = torch.zeros(1, 4, 2, 4, 4), video, weight
+    loss, numbers = video_decoder.decoder_loss(codec, batch, torch.Generator(), settings(data, squared=5.0))
+    absolute, squared = (9 * 0.3 + 2 * 0.1) / 11, (9 * 0.09 + 2 * 0.01) / 11
+    assert numbers == pytest.approx({"absolute": absolute, "squared": squared}, rel=1e-5)
+    assert loss.item() == pytest.approx(absolute + 5.0 * squared, rel=1e-5)
+
+
 def test_the_decoder_learns_and_nothing_else_changes(data, tmp_path):
     folder = video_decoder.train(settings(data, max_steps=60), data, tmp_path)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
