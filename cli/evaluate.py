@@ -44,6 +44,7 @@ def evaluate(
     guidance: options.Guidance = None,
     obey: options.Obey = None,
     guide: options.Guide = None,
+    best_of: options.BestOf = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "--force", help="Write over FILE.")] = False,
     series: Annotated[
         str | None, typer.Option("--set", metavar="SET", help="sensors: Sines, Stocks, ETTh1, MuJoCo, Energy or fMRI.")
@@ -61,6 +62,7 @@ def evaluate(
 ) -> None:
     """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
     sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide, "--obey": obey}
+    sampling["--best-of"] = best_of
     if model == "sensors":
         for option in (option for option, value in sampling.items() if value is not None):
             raise typer.BadParameter("is not for sensors", param_hint=option)
@@ -89,9 +91,13 @@ def evaluate(
 
         evaluated = CounterpointPipeline.from_pretrained(name)
         guides, _, _ = guidance_of(specs, scale, None, evaluated)
+    recipe = recipe_of(name)
+    tries = {} if best_of is None else {"best_of": best_of}
+    if tries and recipe.__name__.endswith("evaluate_music"):
+        raise typer.BadParameter("is not for music: it has one track alone", param_hint="--best-of")
     say = partial(print, file=sys.stderr)
-    scores = recipe_of(name).evaluate(
-        evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey
+    scores = recipe.evaluate(
+        evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey, **tries
     )
     _print(scores)
 

@@ -48,6 +48,7 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
         guide: options.Guide = None,
         seconds: options.Seconds = None,
         seed: options.Seed = None,
+        best_of: options.BestOf = None,
         tracks: options.Tracks = None,
         prompt_file: options.PromptFile = None,
         source: options.Source = None,
@@ -58,6 +59,7 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
     ) -> None:
         check_machine(device, dtype)
         typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None}
+        typed["best_of"] = best_of
         common, earlier = gather(source, guide, guidance, seed, tracks, typed)
         others = {"--given": given, "--continue": extend, "--fill": fill}
         common["strength"] = read_strength(strength, vary, others, earlier)
@@ -65,6 +67,11 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
         common |= {"given": read_given(given, files, fill, {} if vary else earlier), "extend": bool(extend)}
         wanted = wanted_prompts(prompts, [] if prompt_file is None else read_prompts(prompt_file), common, earlier)
         planned = plan([check(job) for job in make_jobs(wanted, common)], output, default, overwrite)
+        for job, path in planned:
+            if job.best_of > 1 and len(job.held) < 2:
+                raise SettingsError(
+                    f"--best-of: {path.name} has only {''.join(job.held)}; two tracks are needed to agree"
+                )
         name = find_model(model or earlier.get("model") or "joint")
         for path in make_clips(planned, name, device, dtype, overwrite):
             print(path)
@@ -168,12 +175,32 @@ def make_clips(
 
     with Progress(console=console, disable=not sys.stderr.isatty()) as bar:
         for job, path in planned:
-            task = bar.add_task(path.name, total=job.steps)
-            clip = _generate(
+            task = bar.add_task(path.name, total=None if job.steps is None else job.steps * job.best_of)
+            clip = _best(
                 pipeline, job, lambda step, total, task=task: bar.update(task, completed=step, total=total), say
             )
             files += _save(with_events(clip, job.given is not None), path, job, overwrite, say)
     return files
+
+
+def _best(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Callable[[str], None]) -> Any:
+    """The clip of a job, or of its tries the one whose tracks agree best."""
+    if job.best_of == 1:
+        return _generate(pipeline, job, progress, say)
+    from counterpoint.recipes.best_of import best, tries
+
+    made = []
+    for k, seed in enumerate(tries(job.seed, job.best_of)):
+        made.append(
+            _generate(
+                pipeline,
+                replace(job, seed=seed),
+                lambda step, total, k=k: progress(k * total + step, job.best_of * total),
+                say,
+            )
+        )
+    kept = best(made, job.given is not None)
+    return replace(kept, metadata={**kept.metadata, "best_of": job.best_of})
 
 
 def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Callable[[str], None]) -> Any:

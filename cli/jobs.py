@@ -30,6 +30,7 @@ class Job:
         given: the tracks that the clip has already.
         extend: it goes on where what is given ends.
         strength: how much of what is given is made anew; None keeps it.
+        best_of: tries, of which the one is kept whose tracks agree best.
     """
 
     prompt: str
@@ -45,6 +46,7 @@ class Job:
     extend: bool = False
     loop: bool = False
     strength: float | None = None
+    best_of: int = 1
     guides: tuple[GuideSpec, ...] = ()
 
     @property
@@ -142,6 +144,7 @@ INLINE: dict[str, Callable[[str], Any]] = {
     "guidance": parse_guidance,
     "seconds": _positive("seconds", float),
     "tracks": parse_tracks,
+    "best-of": _positive("best-of", int),
 }
 
 

@@ -58,6 +58,15 @@ Seed = Annotated[
     str | None,
     typer.Option("--seed", metavar="N|N-M", help="The same seed makes the same clip; 0-7 makes eight. (default: 0)"),
 ]
+BestOf = Annotated[
+    int | None,
+    typer.Option(
+        "--best-of",
+        metavar="N",
+        min=1,
+        help="Make N clips for each that is wanted, and keep the one whose tracks keep time best. (default: 1)",
+    ),
+]
 Tracks = Annotated[
     str | None,
     typer.Option("--tracks", metavar="TRACK,...", help="Which of audio, video and sensor to make."),

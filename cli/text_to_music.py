@@ -63,7 +63,7 @@ def text_to_music(
     files = [f"audio={path}" for path in (extend, fill and fill[0], vary) if path is not None]
     common["given"] = read_given(files, None, fill and fill[1], {} if vary else earlier)
     common["extend"] = extend is not None
-    lines = [] if prompt_file is None else read_prompts(prompt_file, without=("tracks",))
+    lines = [] if prompt_file is None else read_prompts(prompt_file, without=("tracks", "best-of"))
     jobs = make_jobs(wanted_prompts(prompts, lines, common, earlier), common)
     planned = plan([check(job) for job in jobs], output, TRACKS, overwrite)
     name = find_model(model or earlier.get("model") or "music")

@@ -7,7 +7,7 @@ pairs (`mismatched`) and beside that of real clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -79,6 +79,23 @@ def synchronization(
         "predicted_events": n_prediction,
         "matched_events": int(distance.size),
     }
+
+
+def agreement(events: Mapping[str, Events], window: float = WINDOW) -> float:
+    """How well the tracks of one clip keep time with one another, 0 … 1.
+
+    It is the F1 of all pairs of tracks together, but two events that meet count 1 only if they are simultaneous, and
+    down to ½ if they are `window` apart. 0 where nothing happens.
+
+    Args:
+        events: times in seconds by track, at least two of those of `EVENT_PAIRS`.
+    """
+    found, together = 0, 0.0
+    for first, second in EVENT_PAIRS:
+        if first in events and second in events:
+            found += len(events[first]) + len(events[second])
+            together += float((1.0 - np.abs(offsets(events[first], events[second], window)) / (2 * window)).sum())
+    return 2.0 * together / max(found, 1)
 
 
 def mismatched(

@@ -28,6 +28,7 @@ from counterpoint.evaluation import report
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip
 from counterpoint.modalities.codecs import from_frames
+from counterpoint.recipes.best_of import best, tries
 
 HELD_OUT = 10_000_000  # first seed of held-out clips; training counts from 0, the judges' clips from 20,000,000
 MEMORY = 512  # training clips searched for copies when no data folder is given
@@ -45,6 +46,7 @@ def evaluate(
     guidance: Any = None,
     steps: int | None = None,
     obey: float | None = None,
+    best_of: int = 1,
 ) -> dict[str, Any]:
     """The scores of a model, also written to `json_path`.
 
@@ -57,10 +59,11 @@ def evaluate(
         workers: processes that make clips.
         say: called with a line at each stage.
         guidance, steps, obey: as a pipeline takes them; None is the model's own.
+        best_of: tries at each prompt, of which the one is scored whose tracks agree best (`recipes.best_of`).
     """
     start = time.monotonic()
     pipeline = model if isinstance(model, CounterpointPipeline) else CounterpointPipeline.from_pretrained(model)
-    settings = settings_of(pipeline, guidance, steps, obey)
+    settings = settings_of(pipeline, guidance, steps, obey) | ({"best_of": best_of} if best_of > 1 else {})
     judges = Judges.load(weights_folder() / "judges")
     say(f"{prompts} held-out clips, and as many others for reference")
     real = held_out(HELD_OUT + 4 * prompts * seed, prompts, workers)
@@ -70,7 +73,8 @@ def evaluate(
     say("generation")
     captions = [clip.metadata["prompt"] for clip in real]
     before = time.monotonic()
-    generated = list(samples(pipeline, captions, [seed * prompts + i for i in range(prompts)], guidance, steps, obey))
+    seeds = [seed * prompts + i for i in range(prompts)]
+    generated = list(samples(pipeline, captions, seeds, guidance, steps, obey, best_of))
     seconds = time.monotonic() - before
     say("training clips, for the search of copies")
     training = report.features(
@@ -116,11 +120,14 @@ def samples(
     guidance: Any = None,
     steps: int | None = None,
     obey: float | None = None,
+    best_of: int = 1,
 ) -> Iterator[Clip]:
-    """A generated clip per prompt; what is not given is the model's own."""
+    """A generated clip per prompt, the best of several tries; what is not given is the model's own."""
     options: dict[str, Any] = {"guidance": guidance, "steps": steps, "obey": obey}
     for i in range(0, len(prompts), BATCH):
-        yield from pipeline(prompts[i : i + BATCH], seed=seeds[i : i + BATCH], **options)
+        seeds_of = zip(*(tries(seed, best_of) for seed in seeds[i : i + BATCH]), strict=True)
+        made = [pipeline(prompts[i : i + BATCH], seed=list(own), **options) for own in seeds_of]
+        yield from made[0] if best_of == 1 else (best(clips) for clips in zip(*made, strict=True))
 
 
 def tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:

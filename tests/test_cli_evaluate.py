@@ -31,7 +31,8 @@ def asked(monkeypatch, tiny_model):
         calls.append((arguments, options))
         return {"sync": {"f1": 0.5}, "prompts": 4}
 
-    monkeypatch.setattr(command, "recipe_of", lambda _: SimpleNamespace(evaluate=evaluate))
+    kind = "counterpoint.recipes.evaluate_joint"
+    monkeypatch.setattr(command, "recipe_of", lambda _: SimpleNamespace(evaluate=evaluate, __name__=kind))
     monkeypatch.setattr(CounterpointPipeline, "from_pretrained", lambda *_, **__: fake())
     return calls
 
@@ -44,6 +45,15 @@ def test_scales_go_to_the_recipe_as_they_are(run, asked, tiny_model):
     assert (options["guidance"], options["steps"]) == ({"audio": 3.0, "video": 2.0}, 4)
     assert run("evaluate", tiny_model)[0] == 0
     assert (asked[1][1]["guidance"], asked[1][1]["steps"]) == (None, None)
+    assert "best_of" not in options
+    assert run("evaluate", tiny_model, "--best-of", 4)[0] == 0
+    assert asked[2][1]["best_of"] == 4
+
+
+def test_music_has_nothing_to_be_best_of(refuse, monkeypatch, tiny_model):
+    kind = "counterpoint.recipes.evaluate_music"
+    monkeypatch.setattr(command, "recipe_of", lambda _: SimpleNamespace(evaluate=None, __name__=kind))
+    assert "--best-of" in refuse("evaluate", tiny_model, "--best-of", 4)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,8 @@ def test_guides_become_objects_beside_the_models_own(run, asked, tiny_model, opt
         (["MODEL", "--guide", "isolatoin:2"], "unknown kind 'isolatoin'"),
         (["MODEL", "--guidance", "much"], "--guidance much: not a number"),
         (["MODEL", "--steps", "0"], "--steps"),
+        (["MODEL", "--best-of", "0"], "--best-of"),
+        (["sensors", "--set", "Sines", "--best-of", "2"], "--best-of"),
     ],
 )
 def test_mistakes_are_one_line(refuse, asked, tiny_model, arguments, message):

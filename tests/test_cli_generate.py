@@ -75,6 +75,33 @@ def test_seeds_and_prompt_file_into_a_folder(run, tiny_model, tmp_path):
     assert [comment(tmp_path / "clips" / name)["seed"] for name in names[:3]] == [0, 1, 3]
 
 
+def test_the_best_of_several_can_be_made_again_alone(run, tiny_model, tmp_path, monkeypatch):
+    from counterpoint.recipes import best_of
+
+    judged = []
+    monkeypatch.setattr(best_of, "agreement_of", lambda clip, given: judged.append(clip) or clip.metadata["seed"] % 5)
+    told = ("--seed", 7, "--seconds", 0.32, "--model", tiny_model, "--device", "cpu")
+    assert run("generate", PROMPT, "-o", tmp_path / "best.mp4", "--best-of", 4, *told)[0] == 0
+    seeds = best_of.tries(7, 4)
+    assert [clip.metadata["seed"] for clip in judged] == seeds
+    kept = comment(tmp_path / "best.mp4")
+    assert kept["seed"] == max(seeds, key=lambda seed: seed % 5) != 7
+    assert kept["best_of"] == 4
+    assert run("generate", "--from", tmp_path / "best.mp4", "-o", tmp_path / "again.mp4", "--device", "cpu")[0] == 0
+    assert comment(tmp_path / "again.mp4") == {key: value for key, value in kept.items() if key != "best_of"}
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "best.csv").read_bytes()
+    assert len(judged) == 4
+
+
+def test_the_best_of_one_track_is_refused(refuse, tiny_model, tmp_path):
+    path = tmp_path / "x.mp4"
+    told = refuse("text-to-video", PROMPT, "-o", path, "--model", tiny_model, "--best-of", 2)
+    assert "--best-of: x.mp4 has only video; two tracks are needed" in told
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a rod rolls --best-of 3 --tracks audio\n")
+    assert "has only audio" in refuse("generate", "--prompts", prompts, "-o", tmp_path / "x.wav", "--model", tiny_model)
+
+
 def test_text_to_video_is_silent(run, tiny_model, tmp_path):
     path = tmp_path / "x.mp4"
     assert run("text-to-video", PROMPT, "-o", path, "--model", tiny_model, "--seconds", 0.16)[0] == 0

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from counterpoint.evaluation.sync import match, mismatched, offsets, synchronization
+from counterpoint.evaluation.sync import agreement, match, mismatched, offsets, synchronization
 
 
 def test_a_planted_shift_is_measured():
@@ -55,6 +55,17 @@ def test_micro_average_pools_events_not_clips():
     score = synchronization([[0.1, 0.5, 0.9], [1.0]], [[0.1, 0.5, 0.9], [2.0, 2.2]])
     assert score["precision"] == pytest.approx(3 / 5)
     assert score["recall"] == pytest.approx(3 / 4)
+
+
+def test_tracks_of_one_clip_agree():
+    times = [0.5, 1.0]
+    assert agreement({"audio": times, "video": times, "sensor": times}) == 1
+    late = [0.52, 1.02]  # half a window: each of two pairs of tracks counts ¾, the third 1
+    assert agreement({"audio": times, "video": late, "sensor": times}) == pytest.approx((0.75 + 0.75 + 1) / 3)
+    assert agreement({"audio": times, "video": [0.54, 2.0]}) == pytest.approx(2 * 0.5 / 4)
+    assert agreement({"audio": times, "sensor": []}) == 0
+    assert agreement({"audio": [], "video": []}) == 0
+    assert agreement({"video": times, "sensor": times}) == 1
 
 
 def test_mismatched_pairs_are_chance():
