@@ -63,6 +63,7 @@ def test_tracks_of_one_clip_agree():
     late = [0.52, 1.02]  # half a window: each of two pairs of tracks counts ¾, the third 1
     assert agreement({"audio": times, "video": late, "sensor": times}) == pytest.approx((0.75 + 0.75 + 1) / 3)
     assert agreement({"audio": times, "video": [0.54, 2.0]}) == pytest.approx(2 * 0.5 / 4)
+    assert agreement({"audio": [0.5], "video": [0.5, 1.0, 1.5]}) == pytest.approx(0.5)
     assert agreement({"audio": times, "sensor": []}) == 0
     assert agreement({"audio": [], "video": []}) == 0
     assert agreement({"video": times, "sensor": times}) == 1

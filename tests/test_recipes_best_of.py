@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from counterpoint.modalities.clip import Clip, ClipError, Track
+from counterpoint.recipes import best_of
 from counterpoint.recipes.best_of import APART, agreement_of, best, tries
 from counterpoint.recipes.evaluate_joint import samples
 
@@ -31,11 +32,16 @@ def test_the_clip_in_step_is_kept():
     assert best(clips[:1]) is clips[0]
 
 
-def test_given_tracks_of_another_rate_are_read_on_the_clock():
+def test_given_tracks_of_another_rate_are_read_on_the_clock(monkeypatch):
     one = clip(0.31, 0.3)
     fast = one.sensor["accelerometer"]
     slow = replace(one, sensor={"accelerometer": replace(fast, values=np.repeat(fast.values, 4, axis=1), rate=400.0)})
     assert agreement_of(slow, given=True) == pytest.approx(agreement_of(one), abs=0.15)
+    rates = []
+    monkeypatch.setattr(best_of, "clip_events", lambda c: rates.append(c.sensor["accelerometer"].rate) or {})
+    for given in (False, True):
+        agreement_of(slow, given)
+    assert rates == [400.0, 100.0]
 
 
 def test_one_track_has_nothing_to_agree_with():
