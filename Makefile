@@ -17,7 +17,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 demo: $(VENV)/.installed
 	@$(BIN)/counterpoint generate "a small glass ball drops on a wooden floor and bounces" \
-		-o $(OUT)/drop.mp4 --seed 5 --overwrite
+		-o $(OUT)/drop.mp4 --seed 5 --best-of 4 --overwrite
 	@echo "drop.mp4: video with its sound.  drop.csv: the sensors.  drop.png: the clip on one time axis."
 
 test: $(VENV)/.installed-test

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
-import json
 from pathlib import Path
 
 import torch
 
 from ..backbones.transformer import CounterpointTransformer
+from ..modalities.audio import forget_origin
 from ..modalities.clip import ClipError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,10 +68,3 @@ def save_transformer(transformer: CounterpointTransformer, folder: Path, dtype: 
         torch.nn.Module.to(saved, dtype)
     saved.save_pretrained(str(folder))
     forget_origin(folder / "config.json")
-
-
-def forget_origin(path: Path) -> None:
-    """Takes the folder that a part was loaded from out of its configuration: it says nothing to anybody else."""
-    config = json.loads(path.read_text())
-    if config.pop("_name_or_path", None) is not None:
-        path.write_text(json.dumps(config, indent=2) + "\n")

@@ -32,7 +32,6 @@ from .model_files import (
     choose_device,
     choose_dtype,
     fast_bf16,
-    forget_origin,
     model_folder,
     save_transformer,
     weights_folder,
@@ -139,8 +138,6 @@ class CounterpointPipeline(DiffusionPipeline):
             "defaults": self.defaults,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        for path in (folder / "codecs").rglob("config.json"):
-            forget_origin(path)
 
     @torch.no_grad()
     def __call__(

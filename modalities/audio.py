@@ -11,9 +11,11 @@ and of the hop's 320 (480) for the mel (F frames, 8 a slot); latents `[B, T, 4, 
 from __future__ import annotations
 
 import copy
+import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -140,14 +142,25 @@ class ToAudio(Protocol):
     def __call__(self, log_mel: Tensor, /) -> Tensor: ...
 
 
+def forget_origin(path: Path) -> None:
+    """Takes the folder that a part was loaded from out of its configuration: it says nothing to anybody else."""
+    config = json.loads(path.read_text())
+    if config.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 class SavedModel(ModelMixin, ConfigMixin):
     """A diffusers model whose weights can be rounded on their way to disk."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, dtype: torch.dtype | None = None, **options):
-        """Write `config.json` and `diffusion_pytorch_model.safetensors`; `dtype` rounds the weights (None: as is)."""
+        """Write `config.json` and `diffusion_pytorch_model.safetensors`; nothing tells where the model came from.
+
+        `dtype` rounds the weights (None: as they are).
+        """
         model = copy.deepcopy(self)
         nn.Module.to(model, dtype)  # None changes nothing
         ModelMixin.save_pretrained(model, save_directory, *args, **options)
+        forget_origin(Path(save_directory) / "config.json")
 
 
 class LinearPatches(nn.Module):

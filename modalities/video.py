@@ -21,6 +21,7 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVid
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .audio import forget_origin
 from .clip import ClipError
 from .video_refiner import LatentRefiner, Rebuild
 
@@ -201,6 +202,7 @@ class VideoCodec(nn.Module):
         vae = copy.deepcopy(self.vae)
         nn.Module.to(vae, dtype=dtype or self.vae.dtype)
         vae.save_pretrained(folder)
+        forget_origin(Path(folder) / "config.json")
         if self.refiner is not None:
             self.refiner.save_pretrained(Path(folder) / "refiner", dtype=dtype)
 

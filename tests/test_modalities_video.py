@@ -102,6 +102,8 @@ def test_saved_and_loaded_codecs_are_equal(tmp_path):
         "diffusion_pytorch_model.safetensors",
     ]
     again = VideoCodec.from_pretrained(tmp_path / "exact")
+    again.save_pretrained(tmp_path / "again")  # a copy does not tell where it came from
+    assert (tmp_path / "again" / "config.json").read_text() == (tmp_path / "exact" / "config.json").read_text()
     assert torch.equal(again.encode(clip), model.encode(clip))
     assert torch.equal(again.decode(again.encode(clip)), model.decode(model.encode(clip)))
     model.save_pretrained(tmp_path / "half", dtype=torch.float16)
