@@ -1,7 +1,8 @@
 """What the tests share: the command line run in this process, and a tiny model with random weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,29 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     CounterpointPipeline(network, codecs, encoder, {"steps": 2}).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def falling_discs() -> Callable[[int], Any]:
+    """`falling_discs(frames)`: a bright disc that falls before a dark wall, uint8 [6, frames, 64, 64, 3]."""
+    import numpy as np
+
+    def make(frames: int) -> Any:
+        y, x = np.mgrid[:64, :64]
+        clips = np.full((6, frames, 64, 64, 3), 40, np.uint8)
+        for n, f in np.ndindex(6, frames):
+            clips[n, f][(x - 10 - 8 * n) ** 2 + (y - 8 - 48 * f / frames) ** 2 < 36] = (220, 120, 40 * n)
+        return clips
+
+    return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread, for runs that have to come out the same twice."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

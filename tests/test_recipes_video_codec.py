@@ -12,25 +12,16 @@ from counterpoint.modalities.clip import ClipError
 from counterpoint.modalities.video import VideoCodec
 from counterpoint.recipes import video_codec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, falling_discs):
     """A bright disc that falls before a dark wall: uint8 [6, 12, 64, 64, 3]."""
     folder = tmp_path_factory.mktemp("data")
-    y, x = np.mgrid[:64, :64]
-    clips = np.full((6, 12, 64, 64, 3), 40, np.uint8)
-    for n, f in np.ndindex(6, 12):
-        clips[n, f][(x - 10 - 8 * n) ** 2 + (y - 8 - 4 * f) ** 2 < 36] = (220, 120, 40 * n)
+    clips = falling_discs(12)
     np.save(folder / "video.npy", clips)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(**changes) -> video_codec.Settings:

@@ -14,15 +14,14 @@ from counterpoint.modalities.video_refiner import LatentRefiner
 from counterpoint.recipes import video_codec, video_decoder
 from counterpoint.recipes.video_codec import to_tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, falling_discs):
     """A bright disc that falls before a dark wall: uint8 [6, 16, 64, 64, 3]; beside it a codec and its latents."""
     folder = tmp_path_factory.mktemp("data")
-    y, x = np.mgrid[:64, :64]
-    clips = np.full((6, 16, 64, 64, 3), 40, np.uint8)
-    for n, f in np.ndindex(6, 16):
-        clips[n, f][(x - 10 - 8 * n) ** 2 + (y - 8 - 3 * f) ** 2 < 36] = (220, 120, 40 * n)
+    clips = falling_discs(16)
     np.save(folder / "video.npy", clips)
     chosen = replace(video_codec.tiny(), max_steps=20, lr=3e-3, dtype="float32")
     codec = VideoCodec.from_pretrained(video_codec.train(chosen, folder, folder / "run"))
@@ -34,14 +33,6 @@ def data(tmp_path_factory):
     (folder / "latents").mkdir()
     save_file({"video": latents.half(), "audio": torch.zeros(6, 4, 4, 32)}, folder / "latents" / "latents.safetensors")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(data, **changes) -> video_decoder.Settings:
