@@ -13,13 +13,13 @@ from counterpoint.cli.main import app
 GENERATE = {
     "prompts", "--output", "-o", "--negative-prompt", "--steps", "--guidance", "--seconds", "--seed", "--tracks",
     "--prompts", "--from", "--model", "--device", "--dtype", "--overwrite", "--force",
-    "--given", "--continue", "--fill", "--vary", "--strength", "--loop", "--guide",
+    "--given", "--continue", "--fill", "--vary", "--strength", "--loop", "--guide", "--best-of",
 }  # fmt: skip
 FLAGS = {
     "": {"--version"},
     "generate": GENERATE,
     "text-to-video": GENERATE,
-    "text-to-music": GENERATE - {"--tracks", "--given"} | {"--stream", "--obey"},
+    "text-to-music": GENERATE - {"--tracks", "--given", "--best-of"} | {"--stream", "--obey"},
     "sensors": {
         "model",
         "prompt",
@@ -57,6 +57,7 @@ FLAGS = {
         "--guidance",
         "--guide",
         "--obey",
+        "--best-of",
         "--overwrite",
         "--force",
         "--set",
