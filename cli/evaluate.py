@@ -61,8 +61,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a model beside the ceiling (real clips) and chance (mismatched pairs), or series beside their floor."""
-    sampling = {"--steps": steps, "--guidance": guidance, "--guide": guide, "--obey": obey}
-    sampling["--best-of"] = best_of
+    sampling = {
+        "--steps": steps, "--guidance": guidance, "--guide": guide, "--obey": obey, "--best-of": best_of
+    }  # fmt: skip
     if model == "sensors":
         for option in (option for option, value in sampling.items() if value is not None):
             raise typer.BadParameter("is not for sensors", param_hint=option)
@@ -81,6 +82,9 @@ def evaluate(
     scale = None if guidance is None else parse_guidance(guidance)
     specs = parse_guides(guide or ())
     name = find_model(model)
+    recipe, tries = recipe_of(name), {} if best_of is None else {"best_of": best_of}
+    if tries and recipe.__name__.endswith("evaluate_music"):
+        raise typer.BadParameter("is not for music: it has one track alone", param_hint="--best-of")
     _check_new(json_path, overwrite)
     if data is not None and not data.is_dir():
         raise FileNotFoundError(2, "No such folder", str(data))
@@ -91,10 +95,6 @@ def evaluate(
 
         evaluated = CounterpointPipeline.from_pretrained(name)
         guides, _, _ = guidance_of(specs, scale, None, evaluated)
-    recipe = recipe_of(name)
-    tries = {} if best_of is None else {"best_of": best_of}
-    if tries and recipe.__name__.endswith("evaluate_music"):
-        raise typer.BadParameter("is not for music: it has one track alone", param_hint="--best-of")
     say = partial(print, file=sys.stderr)
     scores = recipe.evaluate(
         evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey, **tries

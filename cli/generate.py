@@ -58,8 +58,8 @@ def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
         overwrite: options.Overwrite = False,
     ) -> None:
         check_machine(device, dtype)
-        typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None}
-        typed["best_of"] = best_of
+        typed = {"negative_prompt": negative_prompt, "steps": steps, "seconds": seconds, "loop": loop or None,
+                 "best_of": best_of}  # fmt: skip
         common, earlier = gather(source, guide, guidance, seed, tracks, typed)
         others = {"--given": given, "--continue": extend, "--fill": fill}
         common["strength"] = read_strength(strength, vary, others, earlier)
@@ -230,10 +230,9 @@ def with_events(clip: Any, given: bool = False) -> Any:
 
     Where something is given at rates and sizes of its own, they are looked for on the model's clock.
     """
-    from counterpoint.evaluation.events import clip_events
-    from counterpoint.modalities.clip import Clock, resample
+    from counterpoint.recipes.best_of import events_of
 
-    found = clip_events(resample(clip, Clock(seconds=clip.duration)) if given else clip)
+    found = events_of(clip, given)
     times = next((found[track] for track in ("audio", "sensor", "video") if track in found), ())
     return replace(clip, events=tuple(round(float(time), 4) for time in times))
 

@@ -101,7 +101,7 @@ class VideoCodec(nn.Module):
 
     def reconstruct(self, raw: Tensor) -> Tensor:
         """Video [B, 3, 4T, H, W], not clamped, from raw latents [B, C/4, T, H/8, W/8]."""
-        return self.vae.decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
+        return _decoded(self.vae.decoder, raw)
 
     def encode(self, video: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Latents [B, T, S, C] of a video [B, 3, 4T, H, W] in [−1, 1].
@@ -158,11 +158,7 @@ class VideoCodec(nn.Module):
         if dtype == torch.bfloat16 and training_dtype(self.vae.device) == torch.float32:
             decoder, dtype = copy.deepcopy(decoder).float(), torch.float32
 
-        def rebuild(standard: Tensor) -> Tensor:
-            raw = self.raw(standard).to(dtype)
-            return decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
-
-        return rebuild
+        return lambda standard: _decoded(decoder, self.raw(standard).to(dtype))
 
     def _refined(self, refiner: LatentRefiner, standard: Tensor, video: Tensor) -> Tensor:
         """Standard latents [B, C/4, T, H/8, W/8] of a whole video, refined clip by clip and stretch by stretch."""
@@ -226,6 +222,11 @@ class VideoCodec(nn.Module):
         return cls(vae, refiner).eval()
 
 
+def _decoded(decoder: nn.Module, raw: Tensor) -> Tensor:
+    """The first latent is repeated, and the frame that comes of the copy dropped."""
+    return decoder(torch.cat([raw[:, :, :1], raw], dim=2))[:, :, 1:]
+
+
 def _to_tokens(raw: Tensor) -> Tensor:
     """[B, C/4, T, H/8, W/8] → [B, T, S, C]."""
     cells = functional.pixel_unshuffle(raw.transpose(1, 2), CELLS)  # [B, T, C, H/16, W/16]
@@ -256,6 +257,12 @@ def training_dtype(device: torch.device | str) -> torch.dtype:
         return torch.float32
     capped = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() == "AVX512_CORE_BF16"
     return torch.float32 if torch.cpu._is_amx_tile_supported() and not capped else torch.bfloat16
+
+
+def training_autocast(device: torch.device | str, dtype: torch.dtype | None = None) -> torch.autocast:
+    """Autocast to `dtype`, or to the fastest whose gradients can be trusted (`training_dtype`); none to float32."""
+    dtype = training_dtype(device) if dtype is None else dtype
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def moving_region(video: Tensor, threshold: float = 0.1) -> Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from counterpoint.evaluation.events import clip_events
 from counterpoint.evaluation.sync import agreement
 from counterpoint.modalities.clip import Clip, ClipError, Clock, resample
@@ -20,18 +22,24 @@ def tries(seed: int, count: int) -> list[int]:
     return [seed + APART * k for k in range(count)]
 
 
-def agreement_of(clip: Clip, given: bool = False) -> float:
-    """How well the tracks of a clip keep time with one another, 0 … 1 (`evaluation.sync.agreement`).
+def events_of(clip: Clip, given: bool = False) -> dict[str, np.ndarray]:
+    """The events of each track of a generated clip.
 
     Args:
         given: some track has a rate and a size of its own: events are looked for on the model's clock.
+    """
+    return clip_events(resample(clip, Clock(seconds=clip.duration)) if given else clip)
+
+
+def agreement_of(clip: Clip, given: bool = False) -> float:
+    """How well the tracks of a clip keep time with one another, 0 … 1 (`evaluation.sync.agreement`).
 
     Raises:
         ClipError: the clip has fewer than two of sound, video and sensors.
     """
     if sum((clip.audio is not None, clip.video is not None, bool(clip.sensor))) < 2:
         raise ClipError("best of several: a clip of one track has nothing to agree with; make two tracks or more")
-    return agreement(clip_events(resample(clip, Clock(seconds=clip.duration)) if given else clip))
+    return agreement(events_of(clip, given))
 
 
 def best(clips: Sequence[Clip], given: bool = False) -> Clip:

@@ -10,6 +10,7 @@ reconstructions) and the codec in `video_codec/`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,16 +22,27 @@ from torch.nn import functional
 from torchvision.utils import save_image
 
 from counterpoint.modalities.clip import ClipError
-from counterpoint.modalities.video import VideoCodec, moving_region, psnr, training_dtype
+from counterpoint.modalities.video import VideoCodec, moving_region, psnr, training_autocast
 from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit, parse_settings
 
 
 @dataclass(frozen=True)
-class Settings(FitSettings):
-    """What a run depends on; the rest of the fields are those of `FitSettings`."""
+class WindowSettings(FitSettings):
+    """How windows are drawn from clips; the rest of the fields are those of `FitSettings`."""
+
+    batch: int = 4  # windows a step
+    frames: int = 8  # of a window, drawn where something moves
+    crop: int = 32  # pixels a window is wide, also drawn where something moves; a step has as many pixels as without
+    whole_every: int = 4  # every how many steps the windows are whole frames, which have borders
+    moving_weight: float = 10.0  # of a pixel that moves, against 1 for the background
+    held_out: int = 16
+
+
+@dataclass(frozen=True)
+class Settings(WindowSettings):
+    """What a run depends on; the rest of the fields are those of `WindowSettings`."""
 
     minutes: float = 20.0
-    batch: int = 4  # windows a step
     lr: float = 2e-3  # of AdamW, on the biases
     muon: float = 0.02  # of Muon, on the kernels; AdamW alone (muon=0) learns far more slowly here
     checkpoint_every: int = 250
@@ -40,15 +52,10 @@ class Settings(FitSettings):
     channels: int = 64  # of a token
     start_from: str = ""  # folder of a VideoCodec, which gets the channels and blocks it lacks; empty: from scratch
     only: str = ""  # the half of `start_from` that learns, encoder or decoder: models that know the other stay good
-    frames: int = 8  # of a window, drawn where something moves
-    crop: int = 32  # pixels a window is wide, also drawn where something moves; a step has as many pixels as without
-    whole_every: int = 4  # every how many steps the windows are whole frames, which have borders
-    moving_weight: float = 10.0  # of a pixel that moves, against 1 for the background
     squared: float = 2.0  # weight of the squared error beside the absolute one
     change: float = 0.0  # weight of the absolute error of the change from frame to frame: what flickers and jitters
     kl: float = 1e-4
     latent_noise: float = 0.0  # most noise on the latents, in their deviations (RAE, arXiv:2510.11690)
-    held_out: int = 16
     statistics_clips: int = 256  # clips on which the latents' mean and standard deviation are measured
     dtype: str = "auto"  # of the convolutions in training: auto, float32 or bfloat16
 
@@ -63,7 +70,7 @@ def small() -> Settings:
     return Settings(minutes=40.0, batch=8)
 
 
-def load_videos(data: Path, settings: Settings) -> np.ndarray:
+def load_videos(data: Path, settings: WindowSettings) -> np.ndarray:
     """The memory-mapped clips, uint8 [N, F, H, W, 3]."""
     path = data / "video.npy"
     if not path.is_file():
@@ -86,7 +93,7 @@ class Motion:
     """Where something moves in clips uint8 [N, F, H, W, 3]: measured when a clip is first asked for, then kept."""
 
     def __init__(self, videos: np.ndarray, frames: int) -> None:
-        self.videos, self.frames = videos, frames
+        self.videos, self.frames = videos, frames  # of a window
         self._seen: dict[int, tuple[np.ndarray, Tensor]] = {}
 
     def of(self, row: int) -> tuple[np.ndarray, Tensor]:
@@ -97,8 +104,14 @@ class Motion:
             self._seen[row] = background, window_motion(video, self.frames)
         return self._seen[row]
 
+    def window(self, row: int, start: int) -> tuple[Tensor, Tensor]:
+        """A window [3, frames, H, W] of a clip, from frame `start` on, and where it differs from the background."""
+        window = to_tensor(self.videos[row, start : start + self.frames])
+        background, _ = self.of(row)
+        return window, (window - to_tensor(background[None])).abs().amax(dim=0, keepdim=True) > 0.1
 
-def window_batch(motion: Motion, settings: Settings, step: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+
+def window_batch(motion: Motion, settings: WindowSettings, step: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Random windows [B, 3, frames, h, w] and the weight of each of their pixels [B, 1, frames, h, w].
 
     Most steps take crops of `crop` pixels, and then so many more of them that the step costs the same.
@@ -109,10 +122,8 @@ def window_batch(motion: Motion, settings: Settings, step: int, draws: torch.Gen
     count = settings.batch * (height * width // (high * wide))
     windows, weights = [], []
     for row in batch_indices(len(motion.videos) - settings.held_out, count, step, settings.seed):
-        background, moves = motion.of(int(row))
-        start = int(torch.multinomial(moves, 1, generator=draws))
-        window = to_tensor(motion.videos[row, start : start + settings.frames])
-        moving = (window - to_tensor(background[None])).abs().amax(dim=0, keepdim=True) > 0.1  # [1, frames, H, W]
+        _, moves = motion.of(int(row))
+        window, moving = motion.window(int(row), int(torch.multinomial(moves, 1, generator=draws)))
         top, left = crop_place(moving.float().mean((0, 1)), high, wide, draws)
         place = (..., slice(top, top + high), slice(left, left + wide))
         windows.append(window[place])
@@ -138,8 +149,7 @@ def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Gen
     """Weighted absolute and squared error, that of changes from frame to frame, and the posterior's KL divergence from
     N(0, 1), a mean over latents."""
     video, weight = batch
-    dtype = training_dtype(video.device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    with torch.autocast(video.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with training_autocast(video.device, None if settings.dtype == "auto" else getattr(torch, settings.dtype)):
         mean, logvar = (moment.float() for moment in codec.posterior(video))
         raw = mean + torch.randn(mean.shape, generator=draws) * (0.5 * logvar).exp()
         if settings.latent_noise:
@@ -160,11 +170,16 @@ def codec_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor], draws: torch.Gen
 
 @torch.no_grad()
 def evaluate(codec: VideoCodec, videos: np.ndarray, picture: Path | None = None) -> dict[str, float]:
-    """Mean PSNR of clips uint8 [N, F, H, W, 3], whole and where something moves; a picture of the first four."""
+    """`compare` of clips uint8 [N, F, H, W, 3] with what the codec makes of them."""
+    clips = (to_tensor(clip)[None] for clip in videos)
+    return compare(((video, codec.decode(codec.encode(video)).float()) for video in clips), picture)
+
+
+def compare(pairs: Iterable[tuple[Tensor, Tensor]], picture: Path | None = None) -> dict[str, float]:
+    """Mean PSNR of pairs of a clip and its reconstruction, both [1, 3, F, H, W], whole and where something moves; a
+    picture of the first four."""
     shown, scores = [], []
-    for clip in videos:
-        video = to_tensor(clip)[None]  # [1, 3, F, H, W]
-        result = codec.decode(codec.encode(video)).float()
+    for video, result in pairs:
         scores.append([psnr(video, result).item(), psnr(video, result, moving_region(video)).item()])
         shown += [video[0, :, 2::8], result[0, :, 2::8]]
     if picture is not None:

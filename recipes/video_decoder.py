@@ -20,15 +20,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torchvision.utils import save_image
 
 from counterpoint.modalities.clip import ClipError
-from counterpoint.modalities.video import VideoCodec, moving_region, psnr, training_dtype
+from counterpoint.modalities.video import CELLS, SPATIAL, VideoCodec, training_autocast
 from counterpoint.recipes.codec_training import FitSettings, batch_indices, fit
-from counterpoint.recipes.video_codec import Motion, crop_place, load_videos, to_tensor
-from counterpoint.recipes.video_codec import Settings as CodecSettings
+from counterpoint.recipes.video_codec import Motion, WindowSettings, compare, crop_place, load_videos, to_tensor
 
-CELL = 8  # pixels of a cell of the latent grid
+CELL = SPATIAL // CELLS  # pixels of a cell of the latent grid
 SLOT = VideoCodec.frames_per_slot
 
 
@@ -74,7 +72,7 @@ def load_latents(folder: Path, videos: np.ndarray) -> Tensor:
             raise ClipError(f"{path}: holds no latents of video")
         tokens = file.get_tensor("video")  # [N, T, S, C]
     count, frames, height, width = videos.shape[:4]
-    if tokens.shape[:3] != (count, frames // SLOT, height * width // 256):
+    if tokens.shape[:3] != (count, frames // SLOT, height * width // SPATIAL**2):
         shape = list(tokens.shape)
         raise ClipError(f"{path}: {shape} latents are not those of {count} clips of {frames} frames {height}×{width}")
     return VideoCodec.grid(tokens)
@@ -103,29 +101,21 @@ class Cuts:
     def cut(self, row: int, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """One cut of a clip."""
         own = self.settings
-        background, moves = self.motion.of(row)
+        _, moves = self.motion.of(row)
         first = int(torch.multinomial(moves[::SLOT], 1, generator=draws))  # slot
-        video = to_tensor(self.videos[row, SLOT * first : SLOT * (first + own.slots)])
-        moving = (video - to_tensor(background[None])).abs().amax(dim=0, keepdim=True) > 0.1  # [1, F, H, W]
+        video, moving = self.motion.window(row, SLOT * first)
         top, left = crop_place(moving.float().mean((0, 1)), own.crop, own.crop, draws)
-        weight = 1.0 + (own.moving_weight - 1.0) * moving.float()
-        total, height, width = self.latents.shape[2], *video.shape[2:]
-        for axis, start, size, whole, margin in (
-            (1, SLOT * first, own.slots * SLOT, SLOT * total, SLOT),
-            (2, top, own.crop, height, CELL),
-            (3, left, own.crop, width, CELL),
-        ):
-            if axis > 1:
-                video, weight = video.narrow(axis, start, size), weight.narrow(axis, start, size)
-            weight = weight.clone()
+        place = (..., slice(top, top + own.crop), slice(left, left + own.crop))
+        weight = 1.0 + (own.moving_weight - 1.0) * moving[place].float()
+        starts, sizes = (first, top // CELL, left // CELL), (own.slots, own.crop // CELL, own.crop // CELL)
+        latents = self.latents[row]  # [C/4, T, H/8, W/8]
+        for axis, (start, size, unit) in enumerate(zip(starts, sizes, (SLOT, CELL, CELL), strict=True), start=1):
             if start > 0:
-                weight.narrow(axis, 0, margin).zero_()
-            if start + size < whole:
-                weight.narrow(axis, size - margin, margin).zero_()
-        cells = own.crop // CELL
-        latents = self.latents[row, :, first : first + own.slots]
-        latents = latents[..., top // CELL : top // CELL + cells, left // CELL : left // CELL + cells]
-        return latents.float(), video, weight
+                weight.narrow(axis, 0, unit).zero_()
+            if start + size < latents.shape[axis]:
+                weight.narrow(axis, (size - 1) * unit, unit).zero_()
+            latents = latents.narrow(axis, start, size)
+        return latents.float(), video[place], weight
 
 
 def decoder_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor, Tensor], draws: torch.Generator, settings: Settings):
@@ -134,8 +124,7 @@ def decoder_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor, Tensor], draws:
     if settings.noise:
         level = settings.noise * torch.rand(len(latents), 1, 1, 1, 1, generator=draws)
         latents = latents + level * torch.randn(latents.shape, generator=draws)
-    dtype = training_dtype(video.device)
-    with torch.autocast(video.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with training_autocast(video.device):
         output = codec.reconstruct(codec.raw(latents))
     error = output.float() - video
     absolute, squared = ((weight * e).mean() / weight.mean().clamp_min(1e-6) for e in (error.abs(), error.square()))
@@ -144,17 +133,9 @@ def decoder_loss(codec: VideoCodec, batch: tuple[Tensor, Tensor, Tensor], draws:
 
 @torch.no_grad()
 def evaluate(codec: VideoCodec, latents: Tensor, videos: np.ndarray, picture: Path) -> dict[str, float]:
-    """Mean PSNR of clips uint8 [N, F, H, W, 3] beside what becomes of their latents; a picture of the first four."""
-    shown, scores = [], []
-    for row, clip in zip(latents, videos, strict=True):
-        video = to_tensor(clip)[None]
-        result = codec.reconstruct(codec.raw(row[None].float())).clamp(-1.0, 1.0)
-        scores.append([psnr(video, result).item(), psnr(video, result, moving_region(video)).item()])
-        shown += [video[0, :, 2::8], result[0, :, 2::8]]
-    rows = torch.cat([row.transpose(0, 1) for row in shown[:8]])
-    save_image(rows, picture, nrow=shown[0].shape[1], normalize=True, value_range=(-1, 1))
-    whole, moving = np.nanmean(np.array(scores), axis=0)
-    return {"psnr": round(float(whole), 3), "moving_psnr": round(float(moving), 3)}
+    """`compare` of clips uint8 [N, F, H, W, 3] with what becomes of their latents."""
+    made = (codec.reconstruct(codec.raw(row[None].float())).clamp(-1.0, 1.0) for row in latents)
+    return compare(zip((to_tensor(clip)[None] for clip in videos), made, strict=True), picture)
 
 
 def train(settings: Settings, data: Path, run: Path) -> Path:
@@ -167,7 +148,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     """
     if not settings.start_from:
         raise ClipError("start_from: has to name the folder of the video codec whose decoder learns")
-    videos = load_videos(data, CodecSettings(held_out=settings.held_out, frames=SLOT * settings.slots))
+    videos = load_videos(data, WindowSettings(held_out=settings.held_out, frames=SLOT * settings.slots))
     latents = load_latents(Path(settings.latents), videos)
     codec = VideoCodec.from_pretrained(settings.start_from)
     if latents.shape[1] != codec.vae.config["latent_channels"]:

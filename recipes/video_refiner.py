@@ -18,19 +18,17 @@ import torch
 from torch import Tensor
 
 from counterpoint.modalities.clip import ClipError
-from counterpoint.modalities.video import VideoCodec, training_dtype
+from counterpoint.modalities.video import VideoCodec, training_autocast
 from counterpoint.modalities.video_refiner import LatentRefiner
-from counterpoint.recipes import video_codec
-from counterpoint.recipes.codec_training import FitSettings, fit, generator
-from counterpoint.recipes.video_codec import Motion, evaluate, load_videos, window_batch
+from counterpoint.recipes.codec_training import fit, generator
+from counterpoint.recipes.video_codec import Motion, WindowSettings, evaluate, load_videos, window_batch
 
 
 @dataclass(frozen=True)
-class Settings(FitSettings):
-    """What a run depends on; the rest of the fields are those of `FitSettings`."""
+class Settings(WindowSettings):
+    """What a run depends on; the rest of the fields are those of `WindowSettings`."""
 
     minutes: float = 10.0
-    batch: int = 4  # windows a step, or four times as many crops of a quarter of their size
     lr: float = 2e-3
     warmup: int = 20
     weight_decay: float = 0.0
@@ -42,11 +40,7 @@ class Settings(FitSettings):
     steps: int = 2  # of descent
     stay: float = 1.0  # price of moving latents (`LatentRefiner.learn`)
     frames: int = 16  # of a window
-    crop: int = 32  # pixels a window is wide, but for every `whole_every`-th step
-    whole_every: int = 4
-    moving_weight: float = 10.0
     squared: float = 10.0
-    held_out: int = 16
     shown: int = 4  # of the held-out clips that each preview measures
 
 
@@ -58,19 +52,6 @@ def tiny() -> Settings:
 def small() -> Settings:
     """What ships: 13,000 parameters."""
     return Settings()
-
-
-def windows(settings: Settings) -> video_codec.Settings:
-    """How the codec's recipe draws windows, with these settings."""
-    return video_codec.Settings(
-        batch=settings.batch,
-        frames=settings.frames,
-        crop=settings.crop,
-        whole_every=settings.whole_every,
-        moving_weight=settings.moving_weight,
-        held_out=settings.held_out,
-        seed=settings.seed,
-    )
 
 
 def create(settings: Settings, codec: VideoCodec) -> LatentRefiner:
@@ -91,18 +72,17 @@ class Lesson:
 
     def __init__(self, codec: VideoCodec, settings: Settings) -> None:
         self.codec, self.settings = codec.eval().requires_grad_(False), settings
-        self.dtype = training_dtype("cpu")
         self._rebuild = codec.rebuild()
 
     def rebuild(self, standard: Tensor) -> Tensor:
         """The decoder, in the fastest dtype whose gradients are right."""
-        with torch.autocast("cpu", dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with training_autocast("cpu"):
             return self._rebuild(standard)
 
     @torch.no_grad()
     def latents(self, video: Tensor) -> Tensor:
         """The encoder's standard latents."""
-        with torch.autocast("cpu", dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with training_autocast("cpu"):
             return self.codec.standard(self.codec.posterior(video)[0].float())
 
     def fit_scale(self, refiner: LatentRefiner, batch: tuple[Tensor, Tensor]) -> None:
@@ -124,11 +104,11 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     """
     if not settings.start_from:
         raise ClipError("start_from: has to name the folder of the video codec that is refined")
-    videos = load_videos(data, windows(settings))
+    videos = load_videos(data, settings)
     codec = VideoCodec.from_pretrained(settings.start_from)
-    lesson, motion, drawn = Lesson(codec, settings), Motion(videos, settings.frames), windows(settings)
+    lesson, motion = Lesson(codec, settings), Motion(videos, settings.frames)
     refiner = create(settings, codec)
-    lesson.fit_scale(refiner, window_batch(motion, drawn, 0, generator(settings.seed, 0)))
+    lesson.fit_scale(refiner, window_batch(motion, settings, 0, generator(settings.seed, 0)))
     held_out = videos[len(videos) - settings.held_out :][: settings.shown]
 
     def preview(model: torch.nn.Module, step: int) -> dict[str, float]:
@@ -138,7 +118,7 @@ def train(settings: Settings, data: Path, run: Path) -> Path:
     fitted = fit(
         refiner,
         lambda model, batch, draws: lesson(cast(LatentRefiner, model), batch),
-        lambda step, draws: window_batch(motion, drawn, step, draws),
+        lambda step, draws: window_batch(motion, settings, step, draws),
         settings,
         run,
         preview,
