@@ -12,6 +12,8 @@ JOBS ?= 2
 ARGS ?=
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# where pyright finds an editable installation, whose folders lie elsewhere than their names say
+LINK = $(if $(WHEEL),,mkdir -p .typing && ln -sfn .. .typing/counterpoint)
 
 .PHONY: demo test check clean
 
@@ -35,13 +37,14 @@ clean:
 $(VENV)/.installed: pyproject.toml $(WHEEL) | $(BIN)/pip
 	@echo "installing Counterpoint into $(VENV): about two minutes, 6 GB with PyTorch"
 	@$(INSTALL) $(if $(WHEEL),$(WHEEL),--editable .)
+	@$(LINK)
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(WHEEL) | $(BIN)/pip
 	@echo "installing Counterpoint and its tests into $(VENV): about two minutes, 6 GB with PyTorch"
 	@$(INSTALL) $(if $(WHEEL),"$(WHEEL)[test]",--editable ".[test]")
 	@$(INSTALL) --no-deps "tinysoundfont>=0.3.6"  # without pyaudio, which it needs for live playing alone
-	@$(if $(WHEEL),,mkdir -p .typing && ln -sfn .. .typing/counterpoint)
+	@$(LINK)
 	@touch $@ $(VENV)/.installed
 
 # Debian and Ubuntu keep ensurepip in a package of its own; where it is missing, the system's pip serves.

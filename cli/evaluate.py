@@ -94,7 +94,7 @@ def evaluate(
         from counterpoint.diffusion.pipeline import CounterpointPipeline
 
         evaluated = CounterpointPipeline.from_pretrained(name)
-        guides, _, _ = guidance_of(specs, scale, None, evaluated)
+        guides = guidance_of(specs, scale, None, None, evaluated)[0]["guidance"]
     say = partial(print, file=sys.stderr)
     scores = recipe.evaluate(
         evaluated, prompts, seed, json_path, data, say=say, guidance=guides, steps=steps, obey=obey, **tries

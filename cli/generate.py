@@ -27,7 +27,9 @@ from counterpoint.cli.outputs import VIDEO, plan, written
 from counterpoint.cli.remux import copy_streams
 from counterpoint.recipes.settings import SettingsError
 
-PER_CLIP = ("negative_prompt", "steps", "guidance", "isolation", "obey", "seconds", "seeds", "tracks", "loop")
+PER_CLIP = (
+    "negative_prompt", "steps", "guidance", "isolation", "parallel", "obey", "seconds", "seeds", "tracks", "loop",
+)  # fmt: skip
 
 
 def _command(default: tuple[str, ...], doc: str) -> Callable[..., None]:
@@ -205,7 +207,7 @@ def _best(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Ca
 
 def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say: Callable[[str], None]) -> Any:
     """The clip of a job; its metadata keeps the guides as they are restored by `--from`."""
-    guidance, isolation, facts = guidance_of(job.guides, job.guidance, job.isolation, pipeline)
+    scales, facts = guidance_of(job.guides, job.guidance, job.isolation, job.parallel, pipeline)
     clip = pipeline(
         job.prompt,
         given=job.given,
@@ -213,8 +215,7 @@ def _generate(pipeline: Any, job: Job, progress: Callable[[int, int], None], say
         loop=job.loop,
         negative_prompt=job.negative_prompt,
         steps=job.steps,
-        guidance=guidance,
-        isolation=isolation,
+        **scales,
         obey=pipeline.defaults["obey"] if job.obey is None else job.obey,
         seconds=job.seconds,
         seed=job.seed,

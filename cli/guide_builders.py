@@ -47,13 +47,19 @@ def build(spec: GuideSpec, pipeline: Any, classifier: Any = None) -> list[Scaled
 
 
 def _options(spec: GuideSpec, pipeline: Any, kind: type[ScaledGuidance]) -> dict[str, Any]:
-    """Scales per modality, interval and rescale; tracks without a scale of their own are not guided."""
-    options: dict[str, Any] = {"interval": spec.interval, "rescale": spec.rescale}
+    """Scales per modality and what else is typed; tracks without a scale of their own are not guided."""
+    options = _shared(spec)
     if spec.scale is not None:
         options["scale"] = spec.scale
     if spec.scales:
         options |= {"scale": kind.neutral if spec.scale is None else spec.scale, "scales": _scales(spec, pipeline)}
     return options
+
+
+def _shared(spec: GuideSpec) -> dict[str, Any]:
+    """The options that are no scales."""
+    options: dict[str, Any] = {"interval": spec.interval, "rescale": spec.rescale}
+    return options if spec.parallel is None else options | {"parallel": spec.parallel}
 
 
 def _scales(spec: GuideSpec, pipeline: Any) -> dict[str, float]:
@@ -107,7 +113,7 @@ def _guider(spec: GuideSpec, pipeline: Any) -> DiffusersGuider:
 
     make = getattr(diffusers.guiders, spec.value)
     scales = _scales(spec, pipeline)
-    shared = {"interval": spec.interval, "rescale": spec.rescale}
+    shared = _shared(spec)
     with _quiet("diffusers.guiders.guider_utils"):
         guider = make() if spec.scale is None else make(guidance_scale=spec.scale)
         guiders = {name: make(guidance_scale=scale) for name, scale in scales.items()}

@@ -4,8 +4,8 @@
     events=0.5,1.4    loudness=clap.wav    sensor=slow.csv    video=small.mp4    diffusers:AdaptiveProjectedGuidance:3
 
 After the kind and its value come, in any order and each after a colon: a scale (a number, or one per track; tracks
-left out are not guided), `interval=0.2-0.8` (noise levels between which it acts) and `rescale=0.7`. Nothing heavy is
-imported before guidances are built.
+left out are not guided), `interval=0.2-0.8` (noise levels between which it acts), `rescale=0.7` and `parallel=0`.
+Nothing heavy is imported before guidances are built.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class GuideSpec:
         scale: for all tracks; None leaves it to the kind.
         scales: scales of the tracks that are guided; empty: all, by `scale`.
         interval: noise levels between which it acts.
-        rescale: see `counterpoint.guidance.interface.ScaledGuidance`.
+        rescale, parallel: see `counterpoint.guidance.interface.ScaledGuidance`; None leaves the latter to the kind.
     """
 
     kind: str
@@ -57,6 +57,7 @@ class GuideSpec:
     scales: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
+    parallel: float | None = None
 
     def __str__(self) -> str:
         """What to type for it."""
@@ -70,6 +71,8 @@ class GuideSpec:
             parts.append("interval={:g}-{:g}".format(*self.interval))
         if self.rescale:
             parts.append(f"rescale={self.rescale:g}")
+        if self.parallel is not None:
+            parts.append(f"parallel={self.parallel:g}")
         return ":".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class GuideSpec:
             "scales": dict(self.scales),
             "interval": list(self.interval),
             "rescale": self.rescale,
+            "parallel": self.parallel,
         }
 
     @classmethod
@@ -122,7 +126,7 @@ def _parse(text: str, seconds: float | None) -> GuideSpec:
         pieces.pop()
     value = ":".join(pieces).strip()
     if kind.check is None and value:
-        known = "a number, or audio=3,video=2; then interval=0.2-0.8, rescale=0.7"
+        known = "a number, or audio=3,video=2; then interval=0.2-0.8, rescale=0.7, parallel=0"
         raise SettingsError(f"--guide {text}: '{value}' is not a scale; give {known}")
     if kind.check is not None and not value:
         raise SettingsError(f"--guide {text}: {kind.needs}; e.g. --guide {kind.example}")
@@ -132,15 +136,15 @@ def _parse(text: str, seconds: float | None) -> GuideSpec:
 
 
 def _option(text: str, piece: str) -> tuple[str, Any] | None:
-    """A scale, scales, interval or rescale as (field, value); None for anything else."""
+    """A scale, scales or another option as (field, value); None for anything else."""
     key, equals, value = (part.strip() for part in piece.partition("="))
     if not equals:
         scale = _number(piece)
         return None if scale is None else ("scale", scale)
-    if key == "rescale":
+    if key in ("rescale", "parallel"):
         share = _number(value)
         if share is None or not 0 <= share <= 1:
-            raise SettingsError(f"--guide {text}: rescale is {value}, expected 0 to 1")
+            raise SettingsError(f"--guide {text}: {key} is {value}, expected 0 to 1")
         return key, share
     if key == "interval":
         match = re.fullmatch(r"([\d.]+)-([\d.]+)", value)
@@ -230,26 +234,32 @@ def build_guides(specs: Iterable[GuideSpec], pipeline: Any, classifier: Any = No
 
 
 def guidance_of(
-    specs: Iterable[GuideSpec], scale: float | Mapping[str, float] | None, isolation: float | None, pipeline: Any
-) -> tuple[Any, float | None, dict[str, Any]]:
-    """What a pipeline takes as `guidance` and `isolation`, and what metadata keep of it for `--from`.
+    specs: Iterable[GuideSpec],
+    scale: float | Mapping[str, float] | None,
+    isolation: float | Mapping[str, float] | None,
+    parallel: float | Mapping[str, float] | None,
+    pipeline: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a pipeline takes as `guidance`, `isolation` and `parallel`, and what metadata keep of it for `--from`.
 
     Args:
         specs: from `parse_guides`; none leave the scales as they are.
         scale: of `--guidance`; None is the model's, or none at all where a spec takes its place.
         isolation: None is the model's, or none at all where a spec takes its place.
+        parallel: of guidance and isolation that no spec takes the place of; None is the model's.
         pipeline: a `CounterpointPipeline`.
     """
     specs = tuple(specs)
     if not specs:
-        return scale, isolation, {}
-    from counterpoint.diffusion.requests import guidances_of, isolation_of
+        return {"guidance": scale, "isolation": isolation, "parallel": parallel}, {}
+    from counterpoint.diffusion.requests import guidances_of, isolation_of, parallel_of
 
     defaults, modalities = pipeline.defaults, pipeline.transformer.modalities
     kinds = {spec.kind for spec in specs}
     scale = scale if scale is not None else 1.0 if kinds & {*REPLACES} else defaults["guidance"]
-    share = 1.0 if "isolation" in kinds else isolation_of(scale, isolation, defaults["isolation"], modalities)
+    isolation = 1.0 if "isolation" in kinds else isolation_of(scale, isolation, defaults["isolation"], modalities)
+    parallel = parallel_of(scale, parallel, defaults["parallel"], modalities)
     facts = {"guidance": scale, "guides": [spec.to_json() for spec in specs]}
-    facts |= {} if share == 1.0 else {"isolation": share}
-    base = guidances_of(scale, modalities, defaults["guidance"], share)
-    return [*base, *build_guides(specs, pipeline)], None, facts
+    facts |= {key: x for key, x in (("isolation", isolation), ("parallel", parallel)) if x != 1.0}
+    base = guidances_of(scale, modalities, defaults["guidance"], isolation, parallel)
+    return {"guidance": [*base, *build_guides(specs, pipeline)]}, facts

@@ -25,7 +25,8 @@ class Job:
     """One clip to make; None leaves the choice to the model.
 
     Args:
-        isolation: scale of the guidance towards the other tracks, as an earlier clip had it.
+        isolation: scale of the guidance towards the other tracks, or scales by track, as an earlier clip had them.
+        parallel: share of guidance along what is there already, or shares by track, as an earlier clip had them.
         obey: scale of the guidance towards the tempo and key that the prompt names.
         given: the tracks that the clip has already.
         extend: it goes on where what is given ends.
@@ -38,7 +39,8 @@ class Job:
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | dict[str, float] | None = None
-    isolation: float | None = None
+    isolation: float | dict[str, float] | None = None
+    parallel: float | dict[str, float] | None = None
     obey: float | None = None
     seconds: float | None = None
     tracks: tuple[str, ...] | None = None
@@ -201,7 +203,7 @@ RESTORED = (
 
 def read_source(path: Path) -> dict[str, Any]:
     """What a generated file says about itself: prompt, seeds, negative_prompt, steps, guidance, seconds, tracks, model;
-    isolation and obey (1 and 0, which is none, where it says nothing); and, where there were some, given (records of
+    isolation, parallel and obey (1, 1 and 0 where it says nothing); and, where there were some, given (records of
     files), known (stretches), strength, loop and guides (specs).
 
     Raises:
@@ -217,8 +219,8 @@ def read_source(path: Path) -> dict[str, Any]:
     if not isinstance(metadata.get("prompt"), str):
         raise SettingsError(f"{path}: has no prompt in its metadata; only what `counterpoint generate` wrote has")
     values = {key: metadata[key] for key in RESTORED if metadata.get(key) is not None}
-    values |= {"seeds": [int(metadata.get("seed", 0))], "isolation": float(metadata.get("isolation", 1.0))}
-    values |= {"obey": float(metadata.get("obey", 0.0))}
+    values |= {key: metadata.get(key, 1.0) for key in ("isolation", "parallel")}
+    values |= {"seeds": [int(metadata.get("seed", 0))], "obey": float(metadata.get("obey", 0.0))}
     if metadata.get("tracks"):
         values["tracks"] = parse_tracks(",".join(metadata["tracks"]))
     return values

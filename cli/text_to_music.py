@@ -120,7 +120,7 @@ def _stream(
 ) -> None:
     """Plays until the end that is asked for, or until nobody listens any more."""
     pipeline = load(model, device, dtype)
-    guidance, isolation, told = guidance_of(job.guides, job.guidance, job.isolation, pipeline)
+    scales, told = guidance_of(job.guides, job.guidance, job.isolation, job.parallel, pipeline)
 
     def prompt() -> str:
         return with_ending(job.prompt if live is None else live(), None, None, loop=True)
@@ -130,8 +130,7 @@ def _stream(
         seconds=math.inf,
         negative_prompt=job.negative_prompt,
         steps=job.steps,
-        guidance=guidance,
-        isolation=isolation,
+        **scales,
         obey=pipeline.defaults["obey"] if job.obey is None else job.obey,
         seed=job.seed,
         tracks=TRACKS,

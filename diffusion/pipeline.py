@@ -37,7 +37,7 @@ from .model_files import (
     weights_folder,
 )
 from .process import add_noise, process_of
-from .requests import Request, made_modalities, obedience, request_of, settings_of, walk_guidances
+from .requests import Request, Scales, made_modalities, obedience, request_of, settings_of, walk_guidances
 from .sampling import Tracks, draw_noise, make_scheduler, sample
 from .splicing import finish
 from .streaming import Noise, Prompts, endless, tellers, window_of
@@ -48,8 +48,8 @@ __all__ = [
     "slots_of", "weights_folder",
 ]  # fmt: skip
 DEFAULTS: dict[str, Any] = {
-    "steps": 10, "guidance": 2.0, "isolation": 1.0, "seconds": 2.56, "solver": "unipc", "shift": 1.0,
-    "whole": False, "obey": 0.0,
+    "steps": 10, "guidance": 2.0, "isolation": 1.0, "parallel": 1.0, "seconds": 2.56, "solver": "unipc",
+    "shift": 1.0, "whole": False, "obey": 0.0,
 }  # fmt: skip
 """What a call leaves open; `seconds` is also the length that the network was trained on. Of a model that is `whole` a
 shorter clip is the beginning of that length, for one whose prompts say when the clip ends."""
@@ -62,7 +62,7 @@ class CounterpointPipeline(DiffusionPipeline):
         transformer: the network.
         codecs: video, audio and sensor codecs.
         text_encoder: prompts to token states.
-        defaults: steps, guidance, isolation, seconds, solver and shift used where a call gives none.
+        defaults: steps, guidance, isolation, parallel, seconds, solver and shift used where a call gives none.
         name: what the metadata of clips call this model.
     """
 
@@ -151,7 +151,8 @@ class CounterpointPipeline(DiffusionPipeline):
         negative_prompt: str = "",
         steps: int | None = None,
         guidance: float | Mapping[str, float] | Sequence[Guidance] | None = None,
-        isolation: float | None = None,
+        isolation: Scales | None = None,
+        parallel: Scales | None = None,
         obey: float | None = None,
         seconds: float | None = None,
         seed: int | Sequence[int] = 0,
@@ -173,8 +174,11 @@ class CounterpointPipeline(DiffusionPipeline):
             negative_prompt: what guidance leads away from.
             steps: solver steps; each costs one pass of the network, and one more for each of guidance and isolation.
             guidance: one scale (1 is none), a scale per track, e.g. `{"audio": 3, "video": 2}`, or guidance objects,
-                which take the place of `isolation` too.
-            isolation: scale of the guidance towards the other tracks (1 is none).
+                which take the place of `isolation` and `parallel` too.
+            isolation: scale of the guidance towards the other tracks (1 is none), or a scale per track, where a track
+                left out has none.
+            parallel: share, or share per track, of what guidance and isolation say along the predicted clean latents
+                that is kept (`guidance.interface.ScaledGuidance`); a track left out keeps all of it.
             obey: scale of the guidance towards the tempo and the key that a prompt for music names (0 is none).
             seconds: duration, rounded up to whole slots of 0.16 s where nothing is given; None is that of what is
                 given, or the model's. Beyond the trained length a window slides (`windows`).
@@ -191,8 +195,8 @@ class CounterpointPipeline(DiffusionPipeline):
         """
         request = request_of(
             self, prompt, given=given, known=known, strength=strength, loop=loop, negative_prompt=negative_prompt,
-            steps=steps, guidance=guidance, isolation=isolation, obey=obey, seconds=seconds, seed=seed, tracks=tracks,
-            say=say,
+            steps=steps, guidance=guidance, isolation=isolation, parallel=parallel, obey=obey, seconds=seconds,
+            seed=seed, tracks=tracks, say=say,
         )  # fmt: skip
         chunks = list(self._chunks(request, progress))
         clips = [

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .pipeline import CounterpointPipeline
 
 LONGEST = 60  # seconds
+Scales = float | Mapping[str, float]
+"""A number, or numbers by track or modality."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,10 @@ class Request:
 def request_of(
     pipeline: CounterpointPipeline, prompt: str | Sequence[str] | None, *, given: Any = None,
     known: Sequence[Stretch] | None = None, strength: float | None = None, loop: bool = False,
-    negative_prompt: str = "", steps: int | None = None, guidance: Any = None, isolation: float | None = None,
-    obey: float | None = None, seconds: float | None = None, seed: int | Sequence[int] = 0,
-    tracks: Sequence[str] | None = None, say: Callable[[str], None] = warnings.warn, endless: bool = False,
+    negative_prompt: str = "", steps: int | None = None, guidance: Any = None, isolation: Scales | None = None,
+    parallel: Scales | None = None, obey: float | None = None, seconds: float | None = None,
+    seed: int | Sequence[int] = 0, tracks: Sequence[str] | None = None, say: Callable[[str], None] = warnings.warn,
+    endless: bool = False,
 ) -> Request:  # fmt: skip
     """The arguments of the pipeline checked, what is given encoded, and all of it written down.
 
@@ -72,7 +75,7 @@ def request_of(
     duration = check_seconds(pipeline.defaults["seconds"] if seconds is None else seconds, endless)
     if tracks is None:
         tracks = default_tracks(source, duration) if strength is None or source is None else source.groups
-    settings = settings_of(pipeline, negative_prompt, steps, guidance, duration, tracks, isolation, obey)
+    settings = settings_of(pipeline, negative_prompt, steps, guidance, duration, tracks, isolation, parallel, obey)
     condition = None
     if source is not None:
         if strength is None:
@@ -106,7 +109,7 @@ def _check_combination(given: Any, known: Any, strength: float | None, loop: boo
 
 def settings_of(
     pipeline: CounterpointPipeline, negative_prompt: str, steps: int | None, guidance: Any, seconds: float | None,
-    tracks: Sequence[str], isolation: float | None = None, obey: float | None = None,
+    tracks: Sequence[str], isolation: Scales | None = None, parallel: Scales | None = None, obey: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that, beside prompt, seed and what is given, decides what comes out, as JSON.
 
@@ -119,14 +122,16 @@ def settings_of(
         raise ClipError(f"steps: {steps} is less than 1")
     guidance = defaults["guidance"] if guidance is None else guidance
     guidances_of(guidance, modalities, defaults["guidance"])
-    share = isolation_of(guidance, isolation, defaults["isolation"], modalities)
+    isolation = isolation_of(guidance, isolation, defaults["isolation"], modalities)
+    parallel = parallel_of(guidance, parallel, defaults["parallel"], modalities)
     pipeline.codecs.names(tracks)
     obey = obey_of(guidance, obey, defaults["obey"])
     return {
         "negative_prompt": negative_prompt,
         "steps": count,
         "guidance": guidance_spec(guidance),
-        **({} if share == Isolation.neutral else {"isolation": share}),
+        **({} if isolation == Isolation.neutral else {"isolation": isolation}),
+        **({} if parallel == 1.0 else {"parallel": parallel}),
         **({"obey": obey} if obey else {}),
         "seconds": check_seconds(defaults["seconds"]) if seconds is None else seconds,
         "tracks": list(tracks),
@@ -184,8 +189,9 @@ def made_modalities(codecs: Codecs, tracks: Sequence[str], condition: Condition 
 def guidances_of(
     guidance: Any,
     modalities: Mapping[str, Modality],
-    default: float | Mapping[str, float] | Any,
-    isolation: float = 1.0,
+    default: Scales | Any,
+    isolation: Scales = 1.0,
+    parallel: Scales = 1.0,
 ) -> list[Guidance]:
     """Guidance objects of a scale, of scales by track or modality, or of objects, which stay what they are.
 
@@ -193,18 +199,29 @@ def guidances_of(
         guidance: what is asked for.
         modalities: of the model.
         default: the scale of tracks that scales leave out.
-        isolation: the scale of the isolation guidance that stands beside a scale or scales; 1 is none.
+        isolation: the scale, or scales, of the isolation guidance that stands beside them; 1 is none, and so is the
+            scale of tracks that scales leave out.
+        parallel: share, or shares, that both keep along the predicted clean latents (`ScaledGuidance`).
 
     Raises:
-        ClipError: a scale for a track that the model does not have.
+        ClipError: a scale or share for a track that the model does not have.
     """
     if not isinstance(guidance, (Mapping, int, float)):
         return list(guidance)
-    if isinstance(guidance, Mapping):
-        free = ClassifierFree(scale=1.0, scales=_scales(guidance, modalities, default))
-    else:
-        free = ClassifierFree(scale=float(guidance))
-    return [free] if isolation == Isolation.neutral or len(modalities) < 2 else [free, Isolation(scale=isolation)]
+    kept = _option("parallel", parallel, modalities)
+    free = ClassifierFree(**_option("scale", guidance, modalities, default), **kept)
+    if isolation == Isolation.neutral or len(modalities) < 2:
+        return [free]
+    return [free, Isolation(**_option("scale", isolation, modalities), **kept)]
+
+
+def _option(
+    field: str, asked: Scales, modalities: Mapping[str, Modality], default: Scales | Any = 1.0
+) -> dict[str, Any]:
+    """A number, or numbers by track or modality, as the fields of a guidance."""
+    if isinstance(asked, Mapping):
+        return {field: 1.0, f"{field}s": _by_modality(asked, modalities, default)}
+    return {field: float(asked)}
 
 
 def walk_guidances(
@@ -216,8 +233,8 @@ def walk_guidances(
         ClipError: a measurement, where there is more than one window.
     """
     guidance = settings["guidance"] if guidance is None else guidance
-    isolation = settings.get("isolation", Isolation.neutral)
-    kinds = guidances_of(guidance, pipeline.transformer.modalities, pipeline.defaults["guidance"], isolation)
+    isolation, parallel = settings.get("isolation", Isolation.neutral), settings.get("parallel", 1.0)
+    kinds = guidances_of(guidance, pipeline.transformer.modalities, pipeline.defaults["guidance"], isolation, parallel)
     if len(names) == 1:  # no other track to hear: a pass is saved
         kinds = [kind for kind in kinds if not isinstance(kind, Isolation)]
     long = settings["seconds"] == math.inf or slots_of(settings["seconds"]) > pipeline.window
@@ -250,20 +267,43 @@ def obey_of(guidance: Any, obey: float | None, default: float) -> float:
     return scale
 
 
-def isolation_of(guidance: Any, isolation: float | None, default: float, modalities: Mapping[str, Modality]) -> float:
-    """The scale of the isolation guidance that goes with `guidance`: 1 with objects, and for a single modality.
+def isolation_of(
+    guidance: Any, isolation: Scales | None, default: Scales, modalities: Mapping[str, Modality]
+) -> Scales:
+    """The scale, or scales, of the isolation guidance that goes with `guidance`: 1 with objects, and for one modality.
 
     Raises:
-        ClipError: a scale beside guidance objects, or one that is no number.
+        ClipError: a scale beside guidance objects, one that is no number, or one for a track that the model lacks.
     """
-    if not isinstance(guidance, (Mapping, int, float, type(None))):
-        if isolation not in (None, Isolation.neutral):
-            raise ClipError("isolation: guidance objects take its place; put Isolation(scale=…) among them")
-        return Isolation.neutral
-    scale = float(default if isolation is None else isolation)
-    if not math.isfinite(scale):
-        raise ClipError(f"isolation: {scale} is no scale")
+    scale = _beside("isolation", guidance, isolation, default, modalities)
     return scale if len(modalities) > 1 else Isolation.neutral
+
+
+def parallel_of(guidance: Any, parallel: Scales | None, default: Scales, modalities: Mapping[str, Modality]) -> Scales:
+    """The share, or shares, that `guidance` and isolation keep along the predicted clean latents: 1 with objects.
+
+    Raises:
+        ClipError: a share beside guidance objects, one that is no number, or one for a track that the model lacks.
+    """
+    return _beside("parallel", guidance, parallel, default, modalities)
+
+
+def _beside(
+    option: str, guidance: Any, asked: Scales | None, default: Scales, modalities: Mapping[str, Modality]
+) -> Scales:
+    """A number, or numbers by track, that stands beside a scale of guidance; 1 beside guidance objects."""
+    if not isinstance(guidance, (Mapping, int, float, type(None))):
+        if asked not in (None, 1.0):
+            raise ClipError(f"{option}: guidance objects take its place; say it of one of them")
+        return 1.0
+    chosen = default if asked is None else asked
+    for number in chosen.values() if isinstance(chosen, Mapping) else (chosen,):
+        if not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise ClipError(f"{option}: {number} is no number")
+    if not isinstance(chosen, Mapping):
+        return float(chosen)
+    _by_modality(chosen, modalities, 1.0, option)
+    return {name: float(number) for name, number in chosen.items()}
 
 
 def guidance_spec(guidance: Any) -> Any:
@@ -289,14 +329,14 @@ def _spec(value: Any) -> Any:
     return f"{type(value).__name__}{'' if shape is None else list(shape)}"
 
 
-def _scales(
-    guidance: Mapping[str, float], modalities: Mapping[str, Modality], default: float | Mapping[str, float] | Any
+def _by_modality(
+    asked: Mapping[str, float], modalities: Mapping[str, Modality], default: Scales | Any, option: str = "guidance"
 ) -> dict[str, float]:
-    """Scales per modality from scales per track or modality; a track left out keeps the default scale."""
-    scales = dict.fromkeys(modalities, float(default) if isinstance(default, (int, float)) else 1.0)
-    for name, scale in guidance.items():
+    """Numbers per modality from numbers per track or modality; a track left out keeps the default."""
+    numbers = dict.fromkeys(modalities, float(default) if isinstance(default, (int, float)) else 1.0)
+    for name, number in asked.items():
         hit = [n for n, m in modalities.items() if name in (n, m.group)]
         if not hit:
-            raise ClipError(f"guidance: no track is called {name!r}; known are {', '.join(GROUPS)}")
-        scales.update(dict.fromkeys(hit, float(scale)))
-    return scales
+            raise ClipError(f"{option}: no track is called {name!r}; known are {', '.join(GROUPS)}")
+        numbers.update(dict.fromkeys(hit, float(number)))
+    return numbers

@@ -86,12 +86,17 @@ class ScaledGuidance(ABC):
         scales: exceptions per modality, e.g. `{"audio": 3.0}`.
         interval: noise levels between which it acts (arXiv:2404.07724).
         rescale: pulls the spread of `v_cond + delta` back to the conditional one by this share (arXiv:2305.08891).
+        parallel: share that is kept of what the delta says along the predicted clean latents of a slot: more of the
+            same, which overshoots at large scales, where the rest says what is to be otherwise (η of arXiv:2410.02416).
+        parallels: exceptions per modality, e.g. `{"video": 0.0}`.
     """
 
     scale: float = 1.0
     scales: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
+    parallel: float = 1.0
+    parallels: Mapping[str, float] = field(default_factory=dict)
     neutral: ClassVar[float] = 0.0
     """The scale at which nothing is added."""
 
@@ -106,10 +111,13 @@ class ScaledGuidance(ABC):
         return inside and any(scale != self.neutral for scale in (self.scale, *self.scales.values()))
 
     def delta(self, state: WalkState) -> dict[str, Tensor]:
-        """`(scale_m − neutral)·direction_m` of every modality, rescaled."""
-        deltas = {}
+        """`(scale_m − neutral)·direction_m` of every modality, turned and rescaled."""
+        deltas, kept = {}, {name: self.parallels.get(name, self.parallel) for name in state.latents}
+        clean = state.clean() if any(share != 1.0 for share in kept.values()) else {}
         for name, direction in self.direction(state).items():
             delta = (self.scales.get(name, self.scale) - self.neutral) * direction
+            if kept[name] != 1.0:
+                delta = _turned(delta, clean[name], kept[name])
             deltas[name] = _rescaled(state.conditional[name], delta, self.rescale)
         return deltas
 
@@ -136,6 +144,12 @@ class Contrast(ScaledGuidance):
         """`v_cond − v_other` of every modality."""
         other = state.predictions[self.other]
         return {name: v - other[name] for name, v in state.conditional.items()}
+
+
+def _turned(delta: Tensor, clean: Tensor, share: float) -> Tensor:
+    """`delta` `[B, T, S, C]` with a `share` of its component along `clean` of the same slot."""
+    along = (delta * clean).sum(dim=(2, 3), keepdim=True) / clean.square().sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+    return delta - (1.0 - share) * along * clean
 
 
 def _rescaled(conditional: Tensor, delta: Tensor, share: float) -> Tensor:

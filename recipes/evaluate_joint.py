@@ -23,7 +23,7 @@ from torch import Tensor
 from counterpoint.data.arrays import SENSORS, read_arrays
 from counterpoint.data.physics import generate
 from counterpoint.diffusion.pipeline import CounterpointPipeline, weights_folder
-from counterpoint.diffusion.requests import guidance_spec, isolation_of, obey_of
+from counterpoint.diffusion.requests import guidance_spec, isolation_of, obey_of, parallel_of
 from counterpoint.evaluation import report
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip
@@ -110,6 +110,7 @@ def settings_of(
         "steps": defaults["steps"] if steps is None else steps,
         "guidance": guidance_spec(defaults["guidance"] if guidance is None else guidance),
         "isolation": isolation_of(guidance, None, defaults["isolation"], pipeline.transformer.modalities),
+        "parallel": parallel_of(guidance, None, defaults["parallel"], pipeline.transformer.modalities),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,10 @@ class Settings:
     prompts: tuple[str, ...] = PREVIEW_PROMPTS  # of the previews
     seconds: float = 2.56  # length of the data's clips: of previews, and what the model makes where nothing is said
     guidance: float = 2.0  # the model's own scale of classifier-free guidance
-    isolation: float = 3.0  # the model's own scale of isolation guidance, where it makes or hears more than one track
+    # the model's own scale of isolation guidance, or scales by track, where it makes or hears more than one track
+    isolation: float | Mapping[str, float] = field(default_factory=lambda: {"video": 5.0, "audio": 3.0, "sensor": 2.0})
+    # the share of guidance and isolation along what is predicted already that is kept, or shares by track
+    parallel: float | Mapping[str, float] = field(default_factory=lambda: {"video": 0.0, "audio": 0.0})
     obey: float = 0.0  # scale of the model's own guidance towards tempo, key and ending of a prompt
     whole: bool = False  # the model makes shorter clips as the beginning of this length: the prompt says when they end
     device: str = "auto"
@@ -213,12 +216,21 @@ def _found_events(clip: Clip) -> list[float]:
     return [float(time) for times in clip_events(surest).values() for time in times]
 
 
+def defaults_of(settings: Settings, tracks: Collection[str]) -> dict[str, Any]:
+    """What a model of these tracks does where nothing is said."""
+
+    def of_tracks(value: Any) -> Any:
+        return {name: x for name, x in value.items() if name in tracks} if isinstance(value, Mapping) else value
+
+    kept = ("seconds", "whole", "guidance", "isolation", "parallel", "obey")
+    return {name: of_tracks(getattr(settings, name)) for name in kept}
+
+
 def save(
     transformer: CounterpointTransformer, codecs: Codecs, encoder: TextEncoder, folder: Path, settings: Settings
 ) -> Path:
     """Writes a model folder: the network in bf16, the files of the codecs as they are."""
-    kept = ("seconds", "whole", "guidance", "isolation", "obey")
-    defaults = {name: getattr(settings, name) for name in kept}
+    defaults = defaults_of(settings, {modality.group for modality in transformer.modalities.values()})
     pipeline = CounterpointPipeline(transformer.cpu().eval(), codecs, encoder, defaults)
     pipeline.save_pretrained(folder, dtype=torch.bfloat16)
     shutil.copytree(codecs_folder(settings.codecs), folder / "codecs", dirs_exist_ok=True)

@@ -204,7 +204,7 @@ def walk(
         known = {name: torch.ones(x.shape[1], dtype=torch.bool) for name, x in given.items()}
         condition = Condition(Clip(), pipeline.defaults["seconds"], None, known, given, {})
     settings = {"negative_prompt": "", "tracks": list(tracks)}
-    settings |= {key: pipeline.defaults[key] for key in ("steps", "guidance", "isolation", "seconds")}
+    settings |= {key: pipeline.defaults[key] for key in ("steps", "guidance", "isolation", "parallel", "seconds")}
     latents = pipeline.generate_latents(prompts, seeds, settings, guidance, condition=condition)
     return {name: latents[name] for name in made_modalities(pipeline.codecs, tracks, condition)}
 

@@ -62,6 +62,7 @@ def _music(preset: Settings, **changes: Any) -> Settings:
         whole=True,
         guidance=GUIDANCE,
         isolation=1.0,
+        parallel=1.0,
         obey=OBEY,
         **said,
         **changes,

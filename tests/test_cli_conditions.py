@@ -1,6 +1,7 @@
 """`generate --given`, `--continue`, `--fill`, `--loop`: files in, files out; what is wrong is one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,8 +147,13 @@ def test_how_much_is_varied(strength, vary, others, earlier, share):
 
 def test_isolation_is_that_of_the_earlier_clip(source):
     plain = read_source(source)
-    assert plain["isolation"] == 1.0  # what it does not say it did not have
+    assert (plain["isolation"], plain["parallel"]) == (1.0, 1.0)  # what it does not say it did not have
     assert make_jobs([{"prompt": "x"}], {"isolation": 1.5})[0].isolation == 1.5
+    earlier = source.with_name("scales.wav")
+    facts = Clip.read(source).metadata | {"isolation": {"video": 5.0, "audio": 3.0}, "parallel": {"video": 0.0}}
+    replace(Clip.read(source), metadata=facts).save(earlier)
+    restored = read_source(earlier)
+    assert (restored["isolation"], restored["parallel"]) == ({"video": 5.0, "audio": 3.0}, {"video": 0.0})
 
 
 def test_a_file_that_changed_or_is_gone(run, refuse, tiny_model, source, tmp_path):

@@ -10,7 +10,7 @@ from counterpoint.guidance.classifier_free import ClassifierFree
 from counterpoint.guidance.isolation import Isolation
 from counterpoint.recipes.evaluate_joint import samples, settings_of
 
-DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "seconds": 2.56, "obey": 0.0}
+DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "parallel": 1.0, "seconds": 2.56, "obey": 0.0}
 
 
 def fake() -> Any:

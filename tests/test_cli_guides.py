@@ -47,6 +47,8 @@ def one(text: str) -> GuideSpec:
     ("classifier-free:audio=3,video=2", GuideSpec("classifier-free", "", None, {"audio": 3.0, "video": 2.0})),
     ("isolation:2:sensor=1:interval=0.2-0.8:rescale=0.7",
      GuideSpec("isolation", "", 2.0, {"sensor": 1.0}, (0.2, 0.8), 0.7)),
+    ("isolation:2:parallel=1", GuideSpec("isolation", "", 2.0, parallel=1.0)),
+    ("classifier-free:3:parallel=0:rescale=0.7", GuideSpec("classifier-free", "", 3.0, rescale=0.7, parallel=0.0)),
 ])  # fmt: skip
 def test_what_is_typed_and_written_again(text: str, spec: GuideSpec) -> None:
     assert one(text) == spec
@@ -85,6 +87,7 @@ def test_a_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
     ("diffusers:AdaptivProjectedGuidance:3", "unknown guider.*nearest: 'AdaptiveProjectedGuidance'"),
     ("isolation:2:interval=0.8-0.2", "interval is 0.8-0.2, expected noise levels such as 0.2-0.8"),
     ("isolation:2:rescale=7", "rescale is 7, expected 0 to 1"),
+    ("isolation:2:parallel=-1", "parallel is -1, expected 0 to 1"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as error:
@@ -134,6 +137,9 @@ def test_scales_of_tracks_become_scales_of_modalities(pipeline: Any) -> None:
     assert built[2] == ClassifierFree(1.0, {"video": 2.0, "accelerometer": 3.0, "force": 3.0}, (0.1, 0.9))
     assert (built[3].scale, built[3].measurement.times) == (2.0, (1.0,))
     assert isinstance(built[3].measurement, Events)
+    guider = "diffusers:AdaptiveProjectedGuidance:parallel=0"
+    shares = build(pipeline, "isolation:2", "isolation:2:parallel=0.5", guider)
+    assert [guidance.parallel for guidance in shares] == [1.0, 0.5, 0.0]
     sightless = SimpleNamespace(codecs=Codecs(None, None, None, pipeline.codecs.sensor))
     with pytest.raises(SettingsError, match="--guide isolation:video=2: this model has no video"):
         build(sightless, "isolation:video=2")

@@ -212,7 +212,8 @@ def test_the_metadata_can_be_written_down(pipeline: CounterpointPipeline) -> Non
     clip = pipeline("a ball", given=part(recorded(0.16), {"video"}), tracks=["audio"], steps=1, guidance=guidance)
     facts = json.loads(json.dumps(clip.metadata))
     assert facts["guidance"] == [
-        {"kind": "ClassifierFree", "scale": 2.0, "scales": {"audio": 3.0}, "interval": [0.0, 1.0], "rescale": 0.0}
+        {"kind": "ClassifierFree", "scale": 2.0, "scales": {"audio": 3.0}}
+        | {"interval": [0.0, 1.0], "rescale": 0.0, "parallel": 1.0, "parallels": {}}
     ]
     assert (facts["given"], facts["tracks"], facts["seconds"]) == ([], ["audio"], 0.16)
 

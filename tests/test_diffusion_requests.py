@@ -74,12 +74,56 @@ def test_isolation_is_a_default_of_the_model(pipeline, monkeypatch, calls, tmp_p
     assert json.loads((tmp_path / "model_index.json").read_text())["defaults"]["isolation"] == 2.0
 
 
-def test_the_metadata_makes_it_again_under_another_default(pipeline, monkeypatch) -> None:
-    monkeypatch.setitem(pipeline.defaults, "isolation", 2.0)
+def test_isolation_has_a_scale_per_track(pipeline, monkeypatch, calls) -> None:
+    scales = {"video": 5.0, "sensor": 2}
+    clip = pipeline("a ball", isolation=scales, **SHORT)
+    assert [isolated for _, isolated in calls] == [False, False, True] * 2
+    assert clip.metadata["isolation"] == {"video": 5.0, "sensor": 2.0}
+    sensors = [name for name, modality in pipeline.transformer.modalities.items() if modality.group == "sensor"]
+    own = Isolation(1.0, {"video": 5.0, **dict.fromkeys(sensors, 2.0)})
+    assert same(clip, pipeline("a ball", guidance=[ClassifierFree(2.0), own], **SHORT))
+    monkeypatch.setitem(pipeline.defaults, "isolation", scales)
+    assert same(clip, pipeline("a ball", **SHORT))
+
+
+def test_guidance_and_isolation_keep_a_share_of_what_is_parallel(pipeline, monkeypatch) -> None:
+    plain = pipeline("a ball", isolation=2.0, **SHORT)
+    clip = pipeline("a ball", isolation=2.0, parallel={"video": 0}, **SHORT)
+    assert "parallel" not in plain.metadata
+    assert clip.metadata["parallel"] == {"video": 0.0}
+    shares = {"parallels": {n: float(m.group != "video") for n, m in pipeline.transformer.modalities.items()}}
+    own = [ClassifierFree(2.0, **shares), Isolation(2.0, **shares)]
+    assert same(clip, pipeline("a ball", guidance=own, **SHORT))
+    assert not same(clip, plain)
+    assert same(clip, pipeline("a ball", guidance={"audio": 2.0}, isolation=2.0, parallel={"video": 0}, **SHORT))
+    monkeypatch.setitem(pipeline.defaults, "parallel", 0.0)
+    assert pipeline("a ball", **SHORT).metadata["parallel"] == 0.0
+    assert same(plain, pipeline("a ball", isolation=2.0, parallel=1, **SHORT))
+    assert "parallel" not in pipeline("a ball", guidance=own, **SHORT).metadata
+    with pytest.raises(ClipError, match="parallel: guidance objects take its place"):
+        pipeline("a ball", guidance=own, parallel=0.5, **SHORT)
+
+
+@pytest.mark.parametrize("option", ["isolation", "parallel"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"smell": 2.0}, "no track is called 'smell'"), ({"video": "5"}, "5 is no number"), ("much", "much is no number"),
+     (float("inf"), "inf is no number")],
+)  # fmt: skip
+def test_numbers_beside_guidance_are_checked(option, wrong, message, pipeline) -> None:
+    with pytest.raises(ClipError, match=f"{option}: {message}"):
+        pipeline("a ball", **{option: wrong}, **SHORT)
+
+
+@pytest.mark.parametrize("scales", [2.0, {"video": 5.0, "audio": 3.0}])
+def test_the_metadata_makes_it_again_under_another_default(scales, pipeline, monkeypatch) -> None:
+    monkeypatch.setitem(pipeline.defaults, "isolation", scales)
+    monkeypatch.setitem(pipeline.defaults, "parallel", {"audio": 0.0})
     clip = pipeline("a ball", guidance={"audio": 3}, seed=4, **SHORT)
     facts = json.loads(json.dumps(clip.metadata))
     monkeypatch.setitem(pipeline.defaults, "isolation", 5.0)
-    keep = ("prompt", "seed", "steps", "guidance", "isolation", "seconds", "tracks")
+    monkeypatch.setitem(pipeline.defaults, "parallel", 1.0)
+    keep = ("prompt", "seed", "steps", "guidance", "isolation", "parallel", "seconds", "tracks")
     assert same(clip, pipeline(**{key: facts[key] for key in keep}))
     latents = pipeline.generate_latents(["a ball"], [4], facts)
     assert same(clip, pipeline.codecs.decode(latents)[0])
@@ -92,7 +136,7 @@ def test_objects_take_the_place_of_the_default(pipeline, monkeypatch, calls) -> 
     assert "isolation" not in clip.metadata
     with pytest.raises(ClipError, match="isolation: guidance objects take its place"):
         pipeline("a ball", guidance=[ClassifierFree(2.0)], isolation=2.0, **SHORT)
-    with pytest.raises(ClipError, match="isolation: nan is no scale"):
+    with pytest.raises(ClipError, match="isolation: nan is no number"):
         pipeline("a ball", isolation=float("nan"), **SHORT)
 
 

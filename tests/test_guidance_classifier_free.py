@@ -1,5 +1,7 @@
 """Classifier-free guidance: the formula, its exceptions per modality, its interval and its rescaling."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_scale_one_is_no_guidance() -> None:
     )
     assert ClassifierFree(scale=1.0, scales={"audio": 2.0}).enabled(0.5)
     assert ClassifierFree().passes == ("unconditional",)
-    assert ClassifierFree() == ClassifierFree(2.0, {}, (0.0, 1.0), 0.0)
+    assert ClassifierFree() == ClassifierFree(2.0, {}, (0.0, 1.0), 0.0, 1.0, {})
 
 
 @pytest.mark.parametrize(("sigma", "inside"), [(1.0, False), (0.8, True), (0.5, True), (0.2, True), (0.1, False)])
@@ -64,6 +66,42 @@ def test_rescale_pulls_the_spread_back() -> None:
     torch.testing.assert_close(spreads[2], own)
     torch.testing.assert_close(spreads[1], 0.7 * own + 0.3 * spreads[0])
     assert (spreads[0] > 3 * own).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_of_what_lies_along_the_clean_latents_of_a_slot_a_share_is_kept(share: float) -> None:
+    state = walk()
+    clean, full = state.clean()["video"], ClassifierFree(3.0).delta(state)["video"]
+    turned = ClassifierFree(3.0, parallel=share).delta(state)["video"]
+
+    def along(delta: torch.Tensor) -> torch.Tensor:
+        return (delta * clean).sum(dim=(2, 3))  # [B, T]
+
+    assert along(full).abs().min() > 1e-3
+    torch.testing.assert_close(along(turned), share * along(full), atol=1e-4, rtol=1e-4)
+    unit = clean / clean.square().sum(dim=(2, 3), keepdim=True).sqrt()
+    across = full - along(full)[:, :, None, None] / clean.square().sum(dim=(2, 3), keepdim=True) * clean
+    torch.testing.assert_close(turned, across + share * (unit * full).sum(dim=(2, 3), keepdim=True) * unit)
+
+
+def test_nothing_lies_along_latents_of_zero() -> None:
+    state = walk()
+    dark = {name: state.sigma[name][:, :, None, None] * v for name, v in state.conditional.items()}  # x0 = 0
+    zero = replace(state, latents=dark)
+    torch.testing.assert_close(
+        ClassifierFree(3.0, parallel=0.0).delta(zero)["video"], ClassifierFree(3.0).delta(zero)["video"]
+    )
+
+
+@pytest.mark.parametrize("kind", [ClassifierFree, Isolation])
+def test_a_modality_has_a_share_of_its_own(kind: type[ClassifierFree]) -> None:
+    state = walk()
+    across, whole = (kind(3.0, parallel=share).delta(state) for share in (0.0, 1.0))
+    mixed = kind(3.0, parallels={"video": 0.0}).delta(state)
+    torch.testing.assert_close(mixed["video"], across["video"])
+    torch.testing.assert_close(mixed["audio"], whole["audio"])
+    torch.testing.assert_close(kind(3.0, parallel=0.0, parallels={"audio": 1.0}).delta(state), mixed)
+    assert not torch.allclose(across["audio"], whole["audio"])
 
 
 def test_it_is_frozen() -> None:

@@ -16,8 +16,17 @@ from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.diffusion.training import JointTraining
 from counterpoint.modalities.clip import Clip, ClipError, Track
 from counterpoint.recipes import joint
-from counterpoint.recipes.joint import PRESETS, Settings, codecs_folder, event_times, parameters, tiny, train
-from counterpoint.recipes.settings import from_json
+from counterpoint.recipes.joint import (
+    PRESETS,
+    Settings,
+    codecs_folder,
+    defaults_of,
+    event_times,
+    parameters,
+    tiny,
+    train,
+)
+from counterpoint.recipes.settings import from_json, override
 
 COUNT, SLOTS = 6, 4
 
@@ -83,6 +92,14 @@ def test_the_run_folder(whole: Path, settings: Settings) -> None:
     assert {name: defaults[name] for name in ("guidance", "isolation", "seconds")} == {
         name: getattr(settings, name) for name in ("guidance", "isolation", "seconds")
     }
+
+
+def test_a_model_isolates_the_tracks_that_it_has() -> None:
+    assert defaults_of(tiny(), {"audio", "sensor"})["isolation"].keys() == {"audio", "sensor"}
+    assert defaults_of(tiny(), {"video", "audio", "sensor"})["isolation"] == tiny().isolation
+    assert defaults_of(override(tiny(), ["isolation=1.5"]), {"audio"})["isolation"] == 1.5
+    assert defaults_of(tiny(), {"audio", "sensor"})["parallel"] == {"audio": 0.0}
+    assert override(tiny(), ["isolation=video:4,audio:2"]).isolation == {"video": 4.0, "audio": 2.0}
 
 
 def test_events_are_learned_beside(data: Path, settings: Settings, tmp_path: Path) -> None:
