@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from counterpoint.cli.conditions import parse_fill, parse_given, read_strength
 from counterpoint.cli.jobs import Job, make_jobs, read_source
 from counterpoint.cli.outputs import plan
 from counterpoint.diffusion.given import Given
+from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.modalities.clip import Clip, Track
 from counterpoint.recipes.settings import SettingsError
 
@@ -112,6 +114,35 @@ def test_on_it_goes_in_a_loop_with_gaps_and_guides(run, tiny_model, source, tmp_
     again = tmp_path / "again.mp4"
     assert run("generate", "--from", film, "-o", again, "--device", "cpu")[0] == 0
     assert comment(again) == facts
+
+
+def test_the_models_own_guidance_is_remembered(run, tiny_model, tmp_path):
+    pipeline, model = CounterpointPipeline.from_pretrained(tiny_model, device="cpu"), tmp_path / "model"
+    torch.manual_seed(0)
+    for parameter in pipeline.transformer.parameters():  # an untrained network says nothing
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    pipeline.save_pretrained(model)
+
+    def by_default(**changes):
+        facts = json.loads((model / "model_index.json").read_text())
+        (model / "model_index.json").write_text(json.dumps(facts | {"defaults": facts["defaults"] | changes}))
+
+    own = {"isolation": {"video": 3.0, "audio": 2.0}, "parallel": {"video": 0.0}}
+    by_default(**own)
+    options = ("--model", model, "--device", "cpu", "--seconds", 0.32, "--steps", 2)
+    made = {"plain.mp4": (), "led.mp4": ("--guide", "events=0.1")}
+    for name, guides in made.items():
+        assert run("generate", "a stone", "-o", tmp_path / name, *options, *guides)[0] == 0
+        assert {key: comment(tmp_path / name)[key] for key in own} == own
+    by_default(isolation=1.0, parallel=1.0)
+    for name in made:
+        again = tmp_path / f"again_{name}"
+        assert run("generate", "--from", tmp_path / name, "-o", again, "--device", "cpu")[0] == 0
+        assert comment(again) == comment(tmp_path / name)
+        assert np.array_equal(Clip.read(again).video.values, Clip.read(tmp_path / name).video.values)
+    assert run("generate", "a stone", "-o", tmp_path / "other.mp4", *options)[0] == 0
+    other = Clip.read(tmp_path / "other.mp4").video.values
+    assert not np.array_equal(other, Clip.read(tmp_path / "plain.mp4").video.values)
 
 
 def test_a_clip_is_varied(run, tiny_model, source, tmp_path):
