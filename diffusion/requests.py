@@ -334,6 +334,8 @@ def _by_modality(
 ) -> dict[str, float]:
     """Numbers per modality from numbers per track or modality; a track left out keeps the default."""
     numbers = dict.fromkeys(modalities, float(default) if isinstance(default, (int, float)) else 1.0)
+    if isinstance(default, Mapping):
+        numbers = _by_modality(default, modalities, 1.0, option)
     for name, number in asked.items():
         hit = [n for n, m in modalities.items() if name in (n, m.group)]
         if not hit:

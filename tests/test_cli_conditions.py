@@ -140,9 +140,11 @@ def test_the_models_own_guidance_is_remembered(run, tiny_model, tmp_path):
         assert run("generate", "--from", tmp_path / name, "-o", again, "--device", "cpu")[0] == 0
         assert comment(again) == comment(tmp_path / name)
         assert np.array_equal(Clip.read(again).video.values, Clip.read(tmp_path / name).video.values)
-    assert run("generate", "a stone", "-o", tmp_path / "other.mp4", *options)[0] == 0
-    other = Clip.read(tmp_path / "other.mp4").video.values
-    assert not np.array_equal(other, Clip.read(tmp_path / "plain.mp4").video.values)
+    by_default(isolation=own["isolation"])
+    for name, guides in made.items():
+        other = tmp_path / f"other_{name}"
+        assert run("generate", "a stone", "-o", other, *options, *guides)[0] == 0
+        assert not np.array_equal(Clip.read(other).video.values, Clip.read(tmp_path / name).video.values)
 
 
 def test_a_clip_is_varied(run, tiny_model, source, tmp_path):

@@ -86,6 +86,13 @@ def test_isolation_has_a_scale_per_track(pipeline, monkeypatch, calls) -> None:
     assert same(clip, pipeline("a ball", **SHORT))
 
 
+def test_a_track_left_out_keeps_the_models_scale(pipeline) -> None:
+    modalities = pipeline.transformer.modalities
+    for default, video in ((4.0, 4.0), ({"video": 3.0}, 3.0), ({}, 1.0), ([ClassifierFree(5.0)], 1.0)):
+        (free,) = guidances_of({"audio": 2}, modalities, default)
+        assert (free.scales["audio"], free.scales["video"]) == (2.0, video)
+
+
 def test_guidance_and_isolation_keep_a_share_of_what_is_parallel(pipeline, monkeypatch) -> None:
     plain = pipeline("a ball", isolation=2.0, **SHORT)
     clip = pipeline("a ball", isolation=2.0, parallel={"video": 0}, **SHORT)
