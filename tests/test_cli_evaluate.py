@@ -10,7 +10,8 @@ from counterpoint.guidance.classifier_free import ClassifierFree
 from counterpoint.guidance.isolation import Isolation
 from counterpoint.recipes.evaluate_joint import samples, settings_of
 
-DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "parallel": 1.0, "seconds": 2.56, "obey": 0.0}
+DEFAULTS = {"steps": 10, "guidance": 2.0, "isolation": 1.5, "parallel": {"video": 0.0}, "seconds": 2.56, "obey": 0.0}
+OWN: dict[str, Any] = {"parallels": {"audio": 1.0, "video": 0.0}}
 
 
 def fake() -> Any:
@@ -59,12 +60,12 @@ def test_music_has_nothing_to_be_best_of(refuse, monkeypatch, tiny_model):
 @pytest.mark.parametrize(
     ("options", "guidance"),
     [
-        (["--guide", "isolation:2"], [ClassifierFree(2.0), Isolation(2.0)]),
-        (["--guide", "isolation:2", "--guidance", 3], [ClassifierFree(3.0), Isolation(2.0)]),
-        (["--guide", "classifier-free:4"], [ClassifierFree(1.0), Isolation(1.5), ClassifierFree(4.0)]),
+        (["--guide", "isolation:2"], [ClassifierFree(2.0, **OWN), Isolation(2.0)]),
+        (["--guide", "isolation:2", "--guidance", 3], [ClassifierFree(3.0, **OWN), Isolation(2.0)]),
+        (["--guide", "classifier-free:4"], [ClassifierFree(1.0, **OWN), Isolation(1.5, **OWN), ClassifierFree(4.0)]),
         (
             ["--guide", "isolation:2:interval=0.2-0.8", "--guide", "isolation:audio=3"],
-            [ClassifierFree(2.0), Isolation(2.0, {}, (0.2, 0.8)), Isolation(1.0, {"audio": 3.0})],
+            [ClassifierFree(2.0, **OWN), Isolation(2.0, {}, (0.2, 0.8)), Isolation(1.0, {"audio": 3.0})],
         ),
     ],
 )
@@ -114,7 +115,7 @@ def test_scores_say_how_the_clips_were_made():
     assert settings_of(pipeline, 3.0, 4) == DEFAULTS | {"guidance": 3.0, "steps": 4}
     told = settings_of(pipeline, [ClassifierFree(2.0), Isolation(2.0)])
     assert [(one["kind"], one["scale"]) for one in told["guidance"]] == [("ClassifierFree", 2.0), ("Isolation", 2.0)]
-    assert told["isolation"] == 1.0  # objects take its place
+    assert (told["isolation"], told["parallel"]) == (1.0, 1.0)  # objects take its place
 
 
 def test_samples_are_made_in_batches_with_what_is_asked():
