@@ -19,7 +19,7 @@ LINK = $(if $(WHEEL),,mkdir -p .typing && ln -sfn .. .typing/counterpoint)
 
 demo: $(VENV)/.installed
 	@$(BIN)/counterpoint generate "a small glass ball drops on a wooden floor and bounces" \
-		-o $(OUT)/drop.mp4 --seed 5 --best-of 4 --overwrite
+		-o $(OUT)/drop.mp4 --seed 8 --best-of 4 --overwrite
 	@echo "drop.mp4: video with its sound.  drop.csv: the sensors.  drop.png: the clip on one time axis."
 
 test: $(VENV)/.installed-test
