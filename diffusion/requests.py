@@ -260,11 +260,15 @@ def obey_of(guidance: Any, obey: float | None, default: float) -> float:
     Raises:
         ClipError: a scale that is no number from 0 on.
     """
-    scaled = isinstance(guidance, (Mapping, int, float, type(None)))
-    scale = float(obey if obey is not None else default if scaled else 0.0)
+    scale = float(obey if obey is not None else default if _of_scales(guidance) else 0.0)
     if not (math.isfinite(scale) and scale >= 0):
         raise ClipError(f"obey: {scale} is no scale from 0 on")
     return scale
+
+
+def _of_scales(guidance: Any) -> bool:
+    """Whether guidance is none, a scale or scales, beside which a model's own defaults hold, and no objects."""
+    return isinstance(guidance, (Mapping, int, float, type(None)))
 
 
 def isolation_of(
@@ -292,7 +296,7 @@ def _beside(
     option: str, guidance: Any, asked: Scales | None, default: Scales, modalities: Mapping[str, Modality]
 ) -> Scales:
     """A number, or numbers by track, that stands beside a scale of guidance; 1 beside guidance objects."""
-    if not isinstance(guidance, (Mapping, int, float, type(None))):
+    if not _of_scales(guidance):
         if asked not in (None, 1.0):
             raise ClipError(f"{option}: guidance objects take its place; say it of one of them")
         return 1.0
@@ -302,8 +306,8 @@ def _beside(
             raise ClipError(f"{option}: {number} is no number")
     if not isinstance(chosen, Mapping):
         return float(chosen)
-    _by_modality(chosen, modalities, 1.0, option)
-    return {name: float(number) for name, number in chosen.items()}
+    _by_modality(chosen, modalities, 1.0, option)  # names the track that is not there
+    return guidance_spec(chosen)
 
 
 def guidance_spec(guidance: Any) -> Any:
@@ -333,9 +337,10 @@ def _by_modality(
     asked: Mapping[str, float], modalities: Mapping[str, Modality], default: Scales | Any, option: str = "guidance"
 ) -> dict[str, float]:
     """Numbers per modality from numbers per track or modality; a track left out keeps the default."""
-    numbers = dict.fromkeys(modalities, float(default) if isinstance(default, (int, float)) else 1.0)
     if isinstance(default, Mapping):
         numbers = _by_modality(default, modalities, 1.0, option)
+    else:
+        numbers = dict.fromkeys(modalities, float(default) if isinstance(default, (int, float)) else 1.0)
     for name, number in asked.items():
         hit = [n for n, m in modalities.items() if name in (n, m.group)]
         if not hit:
