@@ -56,6 +56,10 @@ def evaluate(
     windows: Annotated[
         Path | None, typer.Option("--windows", metavar="NPY", help="sensors: windows made by another program.")
     ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="sensors: keep samples and scores there; the same command goes on."),
+    ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", metavar="TABLE", help="imu: people to test on, instead of those held out.")
     ] = None,
@@ -67,10 +71,11 @@ def evaluate(
     if model == "sensors":
         for option in (option for option, value in sampling.items() if value is not None):
             raise typer.BadParameter("is not for sensors", param_hint=option)
-        _sensors(series, length, data, generator, windows, seed, json_path, overwrite)
+        _sensors(series, length, data, generator, windows, seed, json_path, overwrite, work)
         return
-    if series is not None:
-        raise typer.BadParameter("is for `counterpoint evaluate sensors`", param_hint="--set")
+    for option, value in (("--set", series), ("--work", work)):
+        if value is not None:
+            raise typer.BadParameter("is for `counterpoint evaluate sensors`", param_hint=option)
     own = {path.name: path for path in shipped(RECORDINGS)}.get(model, Path(model))
     if (own / RECORDINGS).is_file():
         for option in (option for option, value in sampling.items() if value is not None):
@@ -129,6 +134,7 @@ def _sensors(
     seed: int,
     json_path: Path | None,
     overwrite: bool,
+    work: Path | None,
 ) -> None:
     """The benchmark of series; scores of other sets in the file stay."""
     if series is None:
@@ -145,7 +151,7 @@ def _sensors(
     if json_path is not None and not overwrite and str(length) in evaluate_sensors.read_scores(json_path).get(name, {}):
         raise FileExistsError(17, f"holds {name}.{length} already; give --overwrite", str(json_path))
     say = partial(print, file=sys.stderr)
-    scores = evaluate_sensors.evaluate(name, length, data, generator, windows, seed, json_path, say=say)
+    scores = evaluate_sensors.evaluate(name, length, data, generator, windows, seed, json_path, say=say, work=work)
     _print(scores)
 
 

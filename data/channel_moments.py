@@ -57,7 +57,8 @@ class ChannelMoments:
         one = torch.eye(made.shape[1], dtype=torch.float64)
         factor = torch.linalg.cholesky(turned + 1e-9 * one)  # [C, L, L]
         raw = factor.diagonal(dim1=1, dim2=2)[..., None]  # [C, L, 1]
-        coefficients = one - raw * torch.linalg.inv(factor)  # x = coefficients · x + raw · (white noise)
+        inverse = torch.linalg.solve_triangular(factor, one.expand_as(factor), upper=False)
+        coefficients = one - raw * inverse  # x = coefficients · x + raw · (white noise)
         free = (len(made) - 1 - torch.arange(made.shape[1]).double()).clamp_min(1)[:, None]  # degrees of freedom
         residual = raw * (len(made) / free).sqrt()
         error = residual / free.sqrt()  # beside axes of about unit variance

@@ -69,7 +69,7 @@ def fit_drawn_scores(index: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     scores, precision = _middle(low, high), one
     for _ in range(2 * SWEEPS):  # what is drawn tells the process, and the process what is drawn
         _sweep(scores, low, high, precision, generator)
-        precision = torch.linalg.inv(scores.T @ scores / len(scores) + floor * one)
+        precision = torch.linalg.inv(scores @ scores.T / scores.shape[1] + floor * one)
     return edges, precision
 
 
@@ -86,12 +86,13 @@ def draw_scores(index: Tensor, edges: Tensor, precision: Tensor) -> Tensor:
     scores = _middle(low, high)
     for _ in range(SWEEPS):
         _sweep(scores, low, high, precision.double(), generator)
-    return scores
+    return scores.T.contiguous()
 
 
 def _intervals(index: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper ends of the levels' scores, both of the shape of `index`."""
+    """Lower and upper ends of the scores of levels `[N, L]`, both `[L, N]`: a sweep goes from step to step."""
     bounds = torch.cat([edges.new_tensor([-torch.inf]), edges, edges.new_tensor([torch.inf])])
+    index = index.T.contiguous()
     return bounds[index], bounds[index + 1]
 
 
@@ -101,13 +102,12 @@ def _middle(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _sweep(scores: Tensor, low: Tensor, high: Tensor, precision: Tensor, generator: torch.Generator) -> None:
-    """Draws every step anew, given all others, in place."""
-    own = precision.diagonal()
-    for step in range(scores.shape[1]):
-        mean = scores[:, step] - scores @ precision[:, step] / own[step]
-        spread = own[step].rsqrt()
-        drawn = _truncated((low[:, step] - mean) / spread, (high[:, step] - mean) / spread, generator)
-        scores[:, step] = mean + spread * drawn
+    """Draws every step anew, given all others, in place; scores and ends `[L, N]`."""
+    for step, (own, row) in enumerate(zip(precision.diagonal(), precision, strict=True)):
+        mean = scores[step] - row @ scores / own
+        spread = own.rsqrt()
+        drawn = _truncated((low[step] - mean) / spread, (high[step] - mean) / spread, generator)
+        scores[step] = mean + spread * drawn
 
 
 def _truncated(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:

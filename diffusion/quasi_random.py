@@ -22,17 +22,24 @@ class QuasiRandomNoise:
     Args:
         size: numbers of a point. The sequence is most even in the first ones; beyond 21,201 they are independent.
         seed: scrambles the sequence.
+        first: number of the first point that is drawn.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, first: int = 0) -> None:
         self.engine = SobolEngine(min(size, SobolEngine.MAXDIM), scramble=True, seed=seed)
         self.rest = size - self.engine.dimension
         self.generator = torch.Generator().manual_seed(seed)
+        if first:
+            self.engine.fast_forward(first)
+            self._rest(first)
 
     def draw(self, count: int) -> Tensor:
         """The next `count` points, `[count, size]` float32."""
         even = torch.special.ndtri(self.engine.draw(count, dtype=torch.float64) + CELL / 2)  # never of 0 or 1
         if not self.rest:
             return even.float()
-        rest = [torch.randn(self.rest, generator=self.generator) for _ in range(count)]  # the same in any batch
-        return torch.cat([even.float(), torch.stack(rest)], dim=1)
+        return torch.cat([even.float(), self._rest(count)], dim=1)
+
+    def _rest(self, count: int) -> Tensor:
+        """What the sequence has no numbers for, `[count, rest]`: the same in any batch."""
+        return torch.stack([torch.randn(self.rest, generator=self.generator) for _ in range(count)])

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from .frechet import frechet_distance, squared_distances
-from .sensors_gru import Drawn, Windows, discriminative_scores, predictive_scores
+from .sensors_gru import Drawn, Windows, discriminative_scores, guessed_score, predictive_scores
 from .sensors_ts2vec import encode, fit_ts2vec
 
 REPEATS = 5
@@ -50,7 +50,8 @@ def evaluate_windows(
     effort: Effort | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
-    """`{score: {"mean", "half_width", "floor", "floor_half_width"}}` of generated windows.
+    """`{score: {"mean", "half_width", "floor", "floor_half_width"}}` of generated windows; `discriminative` also has
+    `chance`, the score of a network that guesses.
 
     Args:
         real: `[N, L, C]` in [0, 1].
@@ -73,6 +74,8 @@ def evaluate_windows(
         ours, floor = _JUDGES[name](real, generated, again, seeds, effort)
         spread = summary(floor)
         results[name] = {**summary(ours), "floor": spread["mean"], "floor_half_width": spread["half_width"]}
+        if name == "discriminative":
+            results[name]["chance"] = guessed_score(len(real), len(generated))
     return results
 
 

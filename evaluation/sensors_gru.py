@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -193,7 +194,19 @@ def discriminative_scores(pairs: Sequence[Pair], seeds: Sequence[int], steps: in
         ]
         losses = functional.binary_cross_entropy_with_logits(network.last(_stack(chosen)), labels, reduction="none")
         adam.step(2 * losses.mean(dim=1).sum())  # the mean over real plus that over generated windows; a sum over R
-    return np.array([_chance(network.only(i), *each) for i, each in enumerate(zip(pairs, splits, strict=True))])
+    return np.array([_apart(network.only(i), *each) for i, each in enumerate(zip(pairs, splits, strict=True))])
+
+
+def guessed_score(real: int, generated: int) -> float:
+    """What the discriminative score of a network that guesses is on average.
+
+    With `n` windows to test on, X ~ B(n, ½) answers are right, and E|X/n − ½| is not 0 (de Moivre's formula).
+
+    Args:
+        real, generated: windows of each kind, of which a fifth are tested on.
+    """
+    n = sum(len(_split(count, np.random.default_rng(0))[1]) for count in (real, generated))
+    return float((n // 2 + 1) * binom.pmf(n // 2 + 1, n, 0.5) / n)
 
 
 def predictive_scores(pairs: Sequence[Pair], seeds: Sequence[int], steps: int = 5000) -> np.ndarray:
@@ -235,7 +248,7 @@ def _split(count: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 @torch.no_grad()
-def _chance(network: TF1GRU, pair: Pair, split: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+def _apart(network: TF1GRU, pair: Pair, split: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
     """|accuracy − ½| on the rows kept for testing."""
     right = []
     for values, (_, test), real in zip(pair, split, (True, False), strict=True):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from counterpoint.recipes.joint import ModelSettings
 from counterpoint.recipes.sensors_generator import (
     TEXT_DIM,
     SeriesGenerator,
+    in_proportion,
     no_text,
     token_modalities,
     with_clock,
@@ -126,7 +127,12 @@ class WindowBatches(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, windows: np.ndarray, codec: SeriesPatches) -> None:
-        self.latents = codec.encode(torch.tensor(windows))
+        self.windows, self.codec = windows, codec
+
+    @cached_property
+    def latents(self) -> dict[str, Tensor]:
+        """Of all windows, `{token: [N, T, 1, size]}`; made when they are asked for, which can take minutes."""
+        return self.codec.encode(torch.tensor(self.windows))
 
     def __getitem__(self, keys: Sequence[tuple[int, float]]) -> dict[str, Any]:
         rows = [row for row, _ in keys]
@@ -180,11 +186,6 @@ class SeriesTraining(JointTraining):
 def patch_of(settings: Settings) -> int:
     """Steps of a slot: `patch`, or the longest divisor of the length that is no longer."""
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
-
-
-def in_proportion(count: int, length: int) -> int:
-    """Of a set: `count` windows, or as many as have about the time steps of `count` windows of 24."""
-    return min(count, max(1, round(count * 24 / length)))
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
@@ -255,8 +256,11 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     }  # fmt: skip
 
     batches = WindowBatches(windows.values, codec)
-    posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
-    kind = partial(SeriesTraining, deviations=codec.deviations, posterior=posterior)
+
+    def kind(*args: Any) -> SeriesTraining:
+        posterior = Posterior(batches.latents, settings.process) if settings.posterior else None
+        return SeriesTraining(*args, deviations=codec.deviations, posterior=posterior)
+
     mixture = replace(
         settings.mixture, location=settings.mixture.location + settings.location,
         scale=settings.mixture.scale * settings.spread,

@@ -35,9 +35,14 @@ from counterpoint.modalities.clip import ClipError
 
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
-BATCH = 500
+BATCH = 500  # windows of 24 that are sampled at once: of longer ones fewer, so that they stay in the cache
 DRAWS = 8  # of quasi-random points, on which a generator is calibrated: what they differ by is chance
 MARGINALS, MOMENTS = "marginals.safetensors", "moments.safetensors"
+
+
+def in_proportion(count: int, length: int) -> int:
+    """`count` windows, or as many as have about the time steps of `count` windows of 24."""
+    return min(count, max(1, round(count * 24 / length)))
 
 
 def clock(slots: int) -> Tensor:
@@ -89,6 +94,11 @@ class SeriesGenerator:
         self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
         self.marginals, self.moments = marginals, moments
 
+    @property
+    def batch(self) -> int:
+        """How many windows `sample` makes at once."""
+        return in_proportion(BATCH, self.facts["length"])
+
     def calibrate(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
         """Fits `marginals` and `moments` on the training windows `[N, L, C]` and `count` samples that no seed of
         `sample` gives.
@@ -99,14 +109,14 @@ class SeriesGenerator:
         """
         each = math.ceil(count / DRAWS)
         seeds = [np.random.SeedSequence((0, 12, draw)).generate_state(each).tolist() for draw in range(DRAWS)]
-        made = torch.cat([batch for own in seeds for batch in self._draw(own, None, None, bf16, False)])
+        made = torch.cat([batch for own in seeds for batch in self._draw(own, 0, None, None, bf16, False)])
         data = torch.tensor(windows)
         self.marginals = QuantileMap.fit(made, data, per_step, DRAWS)
         self.moments = ChannelMoments.fit(self.marginals.apply(made), data)
 
     def sample(
         self, count: int, seed: int = 0, steps: int | None = None, solver: str | None = None, bf16: bool = False,
-        independent: bool = False,
+        independent: bool = False, first: int = 0,
     ) -> np.ndarray:  # fmt: skip
         """Windows `[count, L, C]` float32 in [0, 1]; window i depends on `seed` and i alone.
 
@@ -115,9 +125,10 @@ class SeriesGenerator:
             bf16: the network's products in bfloat16: faster where the processor has them.
             independent: each window from a draw of its own (`draw_noise`); else from noise that lies more evenly than
                 chance, so that what is averaged over the windows is nearer to the model's (`QuasiRandomNoise`).
+            first: number of the first window: many can be made in parts.
         """
-        seeds = np.random.SeedSequence((seed, 11)).generate_state(count).tolist()
-        batches = self._draw(seeds, steps, solver, bf16, independent)
+        seeds = np.random.SeedSequence((seed, 11)).generate_state(first + count).tolist()
+        batches = self._draw(seeds, first, steps, solver, bf16, independent)
         return torch.cat([self._calibrated(windows) for windows in batches]).numpy()
 
     def _calibrated(self, windows: Tensor) -> Tensor:
@@ -129,13 +140,13 @@ class SeriesGenerator:
 
     @torch.no_grad()
     def _draw(
-        self, seeds: list[int], steps: int | None, solver: str | None, bf16: bool, independent: bool
+        self, seeds: list[int], first: int, steps: int | None, solver: str | None, bf16: bool, independent: bool
     ) -> Iterator[Tensor]:
-        """A window of each seed as the codec decodes it, in batches `[B, L, C]`."""
+        """A window of each seed from the `first` on, as the codec decodes it, in batches `[B, L, C]`."""
         slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
-        points = None if independent else QuasiRandomNoise(slots * axes, seeds[0])
-        for start in range(0, len(seeds), BATCH):
-            own = seeds[start : start + BATCH]
+        points = None if independent else QuasiRandomNoise(slots * axes, seeds[0], first)
+        for start in range(first, len(seeds), self.batch):
+            own = seeds[start : start + self.batch]
             if points is None:
                 noise = draw_noise({"axes": (slots, axes)}, own)["axes"]  # [B, T, K]
             else:  # the greatest axes come first, where the points lie most evenly

@@ -64,6 +64,7 @@ FLAGS = {
         "--length",
         "--generator",
         "--windows",
+        "--work",
         "--test",
     },
     "likelihood": {

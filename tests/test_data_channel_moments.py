@@ -76,6 +76,18 @@ def test_what_chance_explains_is_left_as_it_is() -> None:
     assert (ChannelMoments.fit(few, data).apply(few) - few).square().mean().sqrt() < 0.1
 
 
+def test_long_windows_can_be_mended_with_two_threads() -> None:
+    """LAPACK's inverse of several large matrices fails in two threads on some processors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        data = torch.stack([normal(800, seed, torch.eye(200)) for seed in range(4)], dim=2)
+        moments = ChannelMoments.fit(1.5 * data[..., :2], data[..., 2:])
+    finally:
+        torch.set_num_threads(before)
+    assert moments.apply(1.5 * data[..., :2]).std() == pytest.approx(1.0, abs=0.02)
+
+
 def test_a_channel_that_never_changes_stays_so() -> None:
     data = torch.stack([torch.full((50, 6), 0.4), torch.rand(50, 6)], dim=2)
     made = torch.stack([torch.full((50, 6), 0.3), torch.rand(50, 6)], dim=2)

@@ -13,6 +13,8 @@ def test_a_point_depends_on_its_seed_and_number_alone(size):
     assert points.shape == (100, size)
     assert points.dtype == torch.float32
     assert torch.equal(torch.cat([parts.draw(1), parts.draw(60), parts.draw(39)]), points)
+    later = QuasiRandomNoise(size, 3, first=61)
+    assert torch.equal(torch.cat([later.draw(30), later.draw(9)]), points[61:])
     assert not torch.allclose(QuasiRandomNoise(size, 4).draw(100), points)
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoint.evaluation.sensors_gru import TF1GRU, Drawn, TF1Adam, discriminative_scores, predictive_scores
+from counterpoint.evaluation.sensors_gru import (
+    TF1GRU,
+    Drawn,
+    TF1Adam,
+    discriminative_scores,
+    guessed_score,
+    predictive_scores,
+)
 
 
 def sigmoid(x):
@@ -100,3 +107,10 @@ def test_rows_drawn_are_read_when_asked_for():
     drawn = Drawn(values, np.array([4, 4, 1]))
     assert len(drawn) == 3
     np.testing.assert_array_equal(drawn[np.array([0, 2])], values[[4, 1]])
+
+
+def test_who_guesses_is_not_right_just_every_other_time():
+    """Four windows to test on: all or none right in 2 of 16 cases, three or one in 8; three windows: 2 and 6 of 8."""
+    assert guessed_score(6, 6) == pytest.approx((2 * 0.5 + 8 * 0.25) / 16)
+    assert guessed_score(6, 1) == pytest.approx((2 * 0.5 + 6 * (2 / 3 - 0.5)) / 8)
+    assert guessed_score(10_000, 10_000) == pytest.approx((2 * np.pi * 4000) ** -0.5, rel=1e-3)
