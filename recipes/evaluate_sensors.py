@@ -124,7 +124,7 @@ class _Keep:
 
 
 def _digest(values: np.ndarray) -> str:
-    return hashlib.sha256(memoryview(np.ascontiguousarray(values)).cast("B")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values).data.cast("B")).hexdigest()
 
 
 def merge(path: Path, name: str, length: int, results: dict[str, Any]) -> None:
