@@ -58,7 +58,7 @@ def test_what_was_kept_is_not_made_again(stocks, tmp_path, monkeypatch):
     monkeypatch.setattr("counterpoint.recipes.sensors_generator.BATCH", 10)
     monkeypatch.setattr(evaluate_sensors, "BLOCK", 4)  # 113 windows in three blocks
     sample, judge = SeriesGenerator.sample, evaluate_sensors.evaluate_windows
-    stops, done = ["windows 40", "discriminative"], []
+    stops, done, seen = ["windows 40", "discriminative"], [], []
 
     def reach(step):
         if stops[:1] == [step]:
@@ -71,6 +71,7 @@ def test_what_was_kept_is_not_made_again(stocks, tmp_path, monkeypatch):
 
     def judged(real, made, seed, scores, effort):
         reach(scores[0])
+        seen.append(made)
         return judge(real, made, seed, scores, effort)
 
     monkeypatch.setattr(SeriesGenerator, "sample", sampled)
@@ -97,6 +98,7 @@ def test_what_was_kept_is_not_made_again(stocks, tmp_path, monkeypatch):
     assert done == []
     scores(tmp_path / "work", seed=1)
     assert len(done) == 3 + len(SCORES)
+    np.testing.assert_allclose(seen[-1], sample(SeriesGenerator.from_pretrained(model), 113, 1), atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(stocks, tmp_path, refuse):
