@@ -69,7 +69,7 @@ def evaluate(
     effort = effort or Effort()
     real = load_windows(name, length, data, _series_seed(generator))
     facts: dict[str, Any] = {"windows": len(real), "channels": real.channels, "seed": seed, "commit": commit()}
-    question = {"real": _digest(real.values), "seed": seed, "effort": asdict(effort)}
+    question = {"seed": seed, "effort": asdict(effort)}
     if generator is not None:
         model = _read_generator(generator, real)
         keep = _Keep(work, real, {**question, "weights": fingerprint(generator), "sampling": model.facts})
@@ -84,8 +84,9 @@ def evaluate(
     results: dict[str, Any] = {"memorization": keep.numbers("memorization", searched)}
     for score in scores:
         say(score)
-        judged = partial(evaluate_windows, real.values, made, seed, (score,), effort)
-        results[score] = keep.numbers(score, lambda judged=judged, score=score: judged()[score])
+        results[score] = keep.numbers(
+            score, lambda score=score: evaluate_windows(real.values, made, seed, (score,), effort)[score]
+        )
     facts["seconds"] = keep.seconds
     results = rounded({**results, "facts": facts})
     if json_path is not None:
@@ -98,12 +99,15 @@ class _Keep:
 
     Args:
         work: where stores lie; None: nothing is kept.
-        real: names the store.
-        question: all that the numbers depend on.
+        real: what samples are compared with; names the store.
+        question: all else that the numbers depend on.
     """
 
     def __init__(self, work: Path | None, real: SeriesWindows, question: dict[str, Any]) -> None:
-        self.store = None if work is None else store_of(work, f"sensors-{real.name}-{real.length}", question)
+        self.store = None
+        if work is not None:
+            question = {**question, "real": _digest(real.values)}
+            self.store = store_of(work, f"sensors-{real.name}-{real.length}", question)
         self.seconds, self.cpu_seconds = 0.0, 0.0
 
     def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
