@@ -51,7 +51,7 @@ def begin(model: str | Path, json_path: Path, work: Path, **facts: Any) -> tuple
     Raises:
         ClipError: the file holds scores of another model or of other settings.
     """
-    facts = rounded({"model": str(model), "weights": fingerprint(model_folder(model)), **facts})
+    facts = rounded({"model": str(model), "weights": fingerprint(model_folder(model), weights_folder() / "judges"), **facts})
     facts = json.loads(json.dumps(facts))
     scores = json.loads(json_path.read_text(encoding="utf-8")) if json_path.exists() else {}
     for key, value in facts.items():
@@ -66,10 +66,10 @@ def store_of(work: Path, name: str, facts: Mapping[str, Any]) -> Store:
     return Store(work / f"{name}-{digest}")
 
 
-def fingerprint(folder: Path) -> str:
-    """Of all weights in a model's folder and of the judges, 12 hexadecimal digits."""
+def fingerprint(*folders: Path) -> str:
+    """Of all weights in some folders, 12 hexadecimal digits."""
     digest = hashlib.sha256()
-    for root in (folder, weights_folder() / "judges"):
+    for root in folders:
         for path in sorted(root.rglob("*.safetensors")):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
