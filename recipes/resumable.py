@@ -51,7 +51,9 @@ def begin(model: str | Path, json_path: Path, work: Path, **facts: Any) -> tuple
     Raises:
         ClipError: the file holds scores of another model or of other settings.
     """
-    facts = rounded({"model": str(model), "weights": fingerprint(model_folder(model), weights_folder() / "judges"), **facts})
+    facts = rounded(
+        {"model": str(model), "weights": fingerprint(model_folder(model), weights_folder() / "judges"), **facts}
+    )
     facts = json.loads(json.dumps(facts))
     scores = json.loads(json_path.read_text(encoding="utf-8")) if json_path.exists() else {}
     for key, value in facts.items():
