@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .positions import apply_rotary
 
 Rotary = tuple[Tensor, Tensor]
+FEW = 4  # keys, up to which products of pairs are faster than those of matrices on a CPU
 
 
 class CounterpointAttnProcessor:
@@ -37,7 +38,8 @@ class CounterpointAttnProcessor:
             query, key = apply_rotary(query, rotary), apply_rotary(key, rotary)
         query, key = query.to(value.dtype), key.to(value.dtype)
         plain = self._attention_backend is None and self._parallel_config is None
-        if plain and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        short = query.dtype == torch.bfloat16 or key.shape[1] <= FEW
+        if plain and query.device.type == "cpu" and short:
             out = short_attention(query, key, value)
         else:
             out = dispatch_attention_fn(
@@ -47,13 +49,19 @@ class CounterpointAttnProcessor:
 
 
 def short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention as two batched products: `[B, N, H, E]`, `[B, L, H, E]` twice → `[B, N, H, E]`.
+    """Softmax attention for CPUs: `[B, N, H, E]`, `[B, L, H, E]` twice → `[B, N, H, E]`.
 
-    For bf16 on CPUs: factorized sequences are short (tens of tokens), where PyTorch's fused kernel takes 4 to 8 times
-    as long, most of it in the backward pass. In fp32 it is the faster one (`python benchmarks/attention.py`).
+    Factorized sequences are short. With a few keys (`FEW`) every pair of query and key is multiplied by itself, in one
+    array `[B, N, L, H, E]`: no matrix is so small that calling for its product takes longer than the product. With
+    more keys, tens of them, it is two batched products; in bf16 PyTorch's fused kernel takes 4 to 8 times as long, most
+    of it in the backward pass. In fp32 that kernel is then the faster one (`python benchmarks/attention.py`).
     """
+    query = query * query.shape[-1] ** -0.5
+    if key.shape[1] <= FEW:
+        scores = (query[:, :, None] * key[:, None]).sum(dim=-1)  # [B, N, L, H]
+        return (scores.softmax(dim=2).to(value.dtype)[..., None] * value[:, None]).sum(dim=2)
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # [B, H, N | L, E]
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # [B, H, N, L]
+    scores = query @ key.transpose(-1, -2)  # [B, H, N, L]
     return (scores.softmax(dim=-1).to(value.dtype) @ value).transpose(1, 2)
 
 

@@ -1,9 +1,9 @@
-"""Attention of short sequences: two batched products (`short_attention`) against PyTorch's fused kernel.
+"""Attention of short sequences: `short_attention` against PyTorch's fused kernel.
 
     python benchmarks/attention.py
 
 Forward and backward, at the shapes that the preset `small` has in training: space attention within a slot, time
-attention along a token, cross-attention to the text.
+attention along a token, cross-attention to the text; and over the three slots of a window of sensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from counterpoint.backbones.attention import short_attention
 
-SHAPES = {"space": (16, 23, 23), "time": (23, 16, 16), "text": (1, 368, 48)}  # sequences a clip, queries, keys
+SHAPES = {"space": (16, 23, 23), "time": (23, 16, 16), "text": (1, 368, 48), "window": (64, 3, 3)}
+"""Sequences a clip, queries, keys."""
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

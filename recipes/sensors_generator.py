@@ -35,7 +35,7 @@ from counterpoint.modalities.clip import ClipError
 
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
-BATCH = 500  # windows of 24 that are sampled at once: of longer ones fewer, so that they stay in the cache
+TOKENS = 3000  # that are sampled at once, so that they stay in the cache
 DRAWS = 8  # of quasi-random points, on which a generator is calibrated: what they differ by is chance
 MARGINALS, MOMENTS = "marginals.safetensors", "moments.safetensors"
 
@@ -96,8 +96,9 @@ class SeriesGenerator:
 
     @property
     def batch(self) -> int:
-        """How many windows `sample` makes at once."""
-        return in_proportion(BATCH, self.facts["length"])
+        """How many windows `sample` makes at once: as many as have `TOKENS` tokens, fewer of long or wide ones."""
+        slots = self.facts["length"] // self.codec.patch
+        return max(1, round(TOKENS / (slots * len(self.codec.sizes))))
 
     def calibrate(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
         """Fits `marginals` and `moments` on the training windows `[N, L, C]` and `count` samples that no seed of

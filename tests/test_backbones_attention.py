@@ -9,7 +9,10 @@ from counterpoint.backbones import attention
 from counterpoint.backbones.attention import Attention, short_attention, timestep_features, zero_
 from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 
-SHAPES = [(6, 22, 22, 4, 16), (5, 16, 16, 2, 8), (2, 40, 12, 4, 16)]  # space, time, text: B, N, L, H, E
+SHAPES = [
+    (6, 22, 22, 4, 16), (5, 16, 16, 2, 8), (2, 40, 12, 4, 16),  # space, time, text: B, N, L, H, E
+    (7, 3, 3, 4, 8), (3, 6, 4, 2, 16), (2, 5, 5, 2, 8),  # as few keys as a window of 24 has slots, and about the limit
+]  # fmt: skip
 
 
 def _pytorchs(*inputs: torch.Tensor) -> torch.Tensor:
@@ -82,12 +85,12 @@ def test_native_backend_equals_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("_active_backend", "_checks_enabled"):
         monkeypatch.setattr(registry, name, getattr(registry, name))  # what is set for the whole process is undone
     torch.manual_seed(0)
-    modalities = [Modality("audio", 2, 6, "audio"), Modality("force", 1, 8, "sensor")]
+    modalities = [Modality("audio", 4, 6, "audio"), Modality("force", 1, 8, "sensor")]
     model = CounterpointTransformer(CounterpointTransformer.describe(modalities), 16, 1, 2, text_dim=5, multiple=2)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    latents = {"audio": torch.randn(2, 3, 2, 6), "force": torch.randn(2, 3, 1, 8)}
-    inputs = latents, {n: torch.rand(2, 3) for n in latents}, torch.randn(2, 4, 5)
+    latents = {"audio": torch.randn(2, 5, 4, 6), "force": torch.randn(2, 5, 1, 8)}
+    inputs = latents, {n: torch.rand(2, 5) for n in latents}, torch.randn(2, 5, 5)
     calls = []
     monkeypatch.setattr(attention, "short_attention", lambda *x: calls.append(1) or short_attention(*x))
     with torch.no_grad():
@@ -98,7 +101,10 @@ def test_native_backend_equals_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> 
             assert len(calls) == 3
             model.set_attention_backend("native")
             theirs = model(*inputs)
-    assert len(calls) == 3, "the short kernel must not run where a backend is set"
+        assert len(calls) == 3, "the short kernel must not run where a backend is set"
+        model.reset_attention_backend()
+        model(latents, inputs[1], inputs[2][:, :4])
+        assert len(calls) == 4, "four keys are few in fp32 as well"
     for name, v in exact.items():
         assert v.std() > 0.01
         torch.testing.assert_close(mine[name].float(), v, atol=0.05 * float(v.std()), rtol=0.05)

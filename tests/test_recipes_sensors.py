@@ -67,19 +67,21 @@ def test_a_sample_depends_on_its_seed_and_number_alone(model):
     np.testing.assert_allclose(generator.sample(2, seed=1, first=4, independent=True), alone[4:], atol=1e-5)
 
 
-def test_fewer_long_windows_are_sampled_at_once(model, monkeypatch):
+def test_fewer_windows_of_many_tokens_are_sampled_at_once(model, monkeypatch):
     generator = SeriesGenerator.from_pretrained(model)
-    assert generator.batch == 500
+    assert generator.batch == 1500  # two slots of one token
     together, whole = [], generator.sample(7)
-    monkeypatch.setattr("counterpoint.recipes.sensors_generator.BATCH", 3)
+    monkeypatch.setattr("counterpoint.recipes.sensors_generator.TOKENS", 6)
     monkeypatch.setattr(
         generator, "_latents", lambda drawn, *args: together.append(len(drawn)) or latents(drawn, *args)
     )
     latents = SeriesGenerator._latents.__get__(generator)
     np.testing.assert_allclose(generator.sample(7), whole, atol=1e-5)
     assert together == [3, 3, 1]
-    monkeypatch.setitem(generator.facts, "length", 48)
+    monkeypatch.setitem(generator.facts, "length", 16)
     assert generator.batch == 2
+    monkeypatch.setitem(generator.facts, "length", 8000)
+    assert generator.batch == 1
 
 
 def test_each_channel_has_the_distribution_of_the_training_data(model, tmp_path):

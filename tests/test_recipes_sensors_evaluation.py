@@ -55,7 +55,7 @@ def test_what_was_kept_is_not_made_again(stocks, tmp_path, monkeypatch):
     """Stopped once among the samples and once among the scores, it ends with what it gives uninterrupted."""
     settings = tiny()
     model = train(settings.__class__(**{**settings.__dict__, "set": "Stocks"}), stocks, tmp_path / "run")
-    monkeypatch.setattr("counterpoint.recipes.sensors_generator.BATCH", 10)
+    monkeypatch.setattr("counterpoint.recipes.sensors_generator.TOKENS", 40)  # ten windows of two slots of two
     monkeypatch.setattr(evaluate_sensors, "BLOCK", 4)  # 113 windows in three blocks
     sample, judge = SeriesGenerator.sample, evaluate_sensors.evaluate_windows
     stops, done, seen = ["windows 40", "discriminative"], [], []
