@@ -11,7 +11,7 @@ from counterpoint.diffusion.pipeline import CounterpointPipeline
 from counterpoint.evaluation.judges import Judges
 from counterpoint.modalities.clip import Clip, ClipError
 from counterpoint.recipes.readings import Reading, as_arrays, as_tensors, encoded, walk
-from counterpoint.recipes.resumable import Store, begin, parser
+from counterpoint.recipes.resumable import Store, begin, fingerprint, parser
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_latents_are_kept_in_16_bits(pipeline, clips):
         torch.testing.assert_close(x, latents[name], atol=1e-3, rtol=1e-3)
 
 
-def test_scores_of_something_else_are_refused(tiny_model, tmp_path):
+def test_scores_of_something_else_are_refused(tiny_model, tmp_path, monkeypatch):
     path = tmp_path / "scores.json"
     first, store = begin(tiny_model, path, tmp_path / "work", prompts=4, seed=0)
     path.write_text('{"prompts": 8}')
@@ -87,6 +87,9 @@ def test_scores_of_something_else_are_refused(tiny_model, tmp_path):
     assert (again, same.folder) == (first, store.folder)
     assert other.folder != store.folder
     assert len(first["weights"]) == 12
+    monkeypatch.setattr("counterpoint.recipes.resumable.weights_folder", lambda: tmp_path)  # no judges there
+    unjudged, _ = begin(tiny_model, path, tmp_path / "work", prompts=4, seed=0)
+    assert unjudged["weights"] not in (first["weights"], fingerprint(tmp_path))
 
 
 def test_the_command_line(tmp_path):
