@@ -51,7 +51,7 @@ class CounterpointAttnProcessor:
 def short_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention for CPUs: `[B, N, H, E]`, `[B, L, H, E]` twice → `[B, N, H, E]`.
 
-    Factorized sequences are short. With a few keys (`FEW`) every pair of query and key is multiplied by itself, in one
+    Factorized sequences are short. With a few keys (`FEW`) every pair of query and key is multiplied on its own, in one
     array `[B, N, L, H, E]`: no matrix is so small that calling for its product takes longer than the product. With
     more keys, tens of them, it is two batched products; in bf16 PyTorch's fused kernel takes 4 to 8 times as long, most
     of it in the backward pass. In fp32 that kernel is then the faster one (`python benchmarks/attention.py`).
