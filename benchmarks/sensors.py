@@ -15,19 +15,15 @@ import torch
 
 import counterpoint.recipes.sensors_generator as sensors_generator
 from counterpoint.data.series import load_windows
-from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.model_files import fast_bf16
-from counterpoint.recipes.sensors import Settings, build_transformer, patch_of, walk
+from counterpoint.recipes.sensors import Settings, build_transformer, fit_codec, walk
 from counterpoint.recipes.sensors_generator import SeriesGenerator
 
 
 def untrained(settings: Settings, data: Path | None) -> SeriesGenerator:
     """A generator with the codec of a set's windows and a network that says something."""
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
-    patch = patch_of(settings)
-    codec = SeriesPatches.fit(
-        windows.values, patch, settings.token, settings.floor, settings.tails, settings.normal, settings.least
-    )
+    codec = fit_codec(settings, windows.values)
     transformer = build_transformer(settings, codec)
     for parameter in transformer.parameters():
         if not parameter.any():

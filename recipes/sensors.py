@@ -188,6 +188,13 @@ def patch_of(settings: Settings) -> int:
     return next(p for p in range(min(settings.patch, settings.length), 0, -1) if settings.length % p == 0)
 
 
+def fit_codec(settings: Settings, windows: np.ndarray) -> SeriesPatches:
+    """The code of a set's windows `[N, L, C]`."""
+    return SeriesPatches.fit(
+        windows, patch_of(settings), settings.token, settings.floor, settings.tails, settings.normal, settings.least
+    )
+
+
 def sampling(settings: Settings) -> dict[str, Any]:
     """`solver` and `steps` that a model of your own recordings is saved with."""
     return {"solver": settings.solver or "unipc", "steps": settings.sample_steps or 16}
@@ -240,15 +247,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
 
         return train_own(settings, data, run)  # pyright: ignore[reportArgumentType] (the class by its other name)
     windows = load_windows(settings.set, settings.length, data, settings.series_seed)
-    codec = SeriesPatches.fit(
-        windows.values,
-        patch_of(settings),
-        settings.token,
-        settings.floor,
-        settings.tails,
-        settings.normal,
-        settings.least,
-    )
+    codec = fit_codec(settings, windows.values)
     facts = {
         "set": windows.name, "length": windows.length, "channels": windows.channels, "windows": len(windows),
         "series_seed": settings.series_seed,

@@ -95,10 +95,14 @@ class SeriesGenerator:
         self.marginals, self.moments = marginals, moments
 
     @property
+    def slots(self) -> int:
+        """Slots of a window."""
+        return self.facts["length"] // self.codec.patch
+
+    @property
     def batch(self) -> int:
         """How many windows `sample` makes at once: as many as have `TOKENS` tokens, fewer of long or wide ones."""
-        slots = self.facts["length"] // self.codec.patch
-        return max(1, round(TOKENS / (slots * len(self.codec.sizes))))
+        return max(1, round(TOKENS / (self.slots * len(self.codec.sizes))))
 
     def calibrate(self, windows: np.ndarray, count: int, per_step: bool = False, bf16: bool = False) -> None:
         """Fits `marginals` and `moments` on the training windows `[N, L, C]` and `count` samples that no seed of
@@ -144,7 +148,7 @@ class SeriesGenerator:
         self, seeds: list[int], first: int, steps: int | None, solver: str | None, bf16: bool, independent: bool
     ) -> Iterator[Tensor]:
         """A window of each seed from the `first` on, as the codec decodes it, in batches `[B, L, C]`."""
-        slots, axes = self.facts["length"] // self.codec.patch, sum(self.codec.sizes)
+        slots, axes = self.slots, sum(self.codec.sizes)
         points = None if independent else QuasiRandomNoise(slots * axes, seeds[0], first)
         for start in range(first, len(seeds), self.batch):
             own = seeds[start : start + self.batch]
