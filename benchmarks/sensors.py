@@ -16,7 +16,7 @@ import torch
 import counterpoint.recipes.sensors_generator as sensors_generator
 from counterpoint.data.series import load_windows
 from counterpoint.diffusion.model_files import fast_bf16
-from counterpoint.recipes.sensors import Settings, build_transformer, fit_codec, walk
+from counterpoint.recipes.sensors import Settings, build_transformer, fit_codec, fit_start, walk
 from counterpoint.recipes.sensors_generator import SeriesGenerator
 
 
@@ -28,7 +28,8 @@ def untrained(settings: Settings, data: Path | None) -> SeriesGenerator:
     for parameter in transformer.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-    return SeriesGenerator(codec, transformer, {"length": settings.length, **walk(settings, codec)})
+    facts = {"length": settings.length, **walk(settings, codec)}
+    return SeriesGenerator(codec, transformer, facts, start=fit_start(codec, windows.values))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from .frechet import frechet_distance, squared_distances
-from .sensors_gru import Drawn, Windows, discriminative_scores, guessed_score, predictive_scores
+from .sensors_gru import Drawn, Windows, accuracies, guessed_score, predictive_scores
 from .sensors_ts2vec import encode, fit_ts2vec
 
 REPEATS = 5
@@ -51,7 +51,7 @@ def evaluate_windows(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
     """`{score: {"mean", "half_width", "floor", "floor_half_width"}}` of generated windows; `discriminative` also has
-    `chance`, the score of a network that guesses.
+    `chance`, the score of a network that guesses, and the mean `accuracy` and `floor_accuracy`.
 
     Args:
         real: `[N, L, C]` in [0, 1].
@@ -72,10 +72,13 @@ def evaluate_windows(
     for name in scores:
         say(name)
         ours, floor = _JUDGES[name](real, generated, again, seeds, effort)
-        spread = summary(floor)
-        results[name] = {**summary(ours), "floor": spread["mean"], "floor_half_width": spread["half_width"]}
+        more = {}
         if name == "discriminative":
-            results[name]["chance"] = guessed_score(len(real), len(generated))
+            more = {"chance": guessed_score(len(real), len(generated)), "accuracy": ours.mean().item()}
+            more["floor_accuracy"] = floor.mean().item()
+            ours, floor = np.abs(ours - 0.5), np.abs(floor - 0.5)
+        spread = summary(floor)
+        results[name] = {**summary(ours), "floor": spread["mean"], "floor_half_width": spread["half_width"], **more}
     return results
 
 
@@ -182,7 +185,7 @@ def _context_fid(real: np.ndarray, made: np.ndarray, again: Again, seeds: list[i
 
 
 def _discriminative(real: np.ndarray, made: np.ndarray, again: Again, seeds: list[int], effort: Effort) -> Repeats:
-    both = discriminative_scores(_pairs(real, made, again), seeds + seeds, effort.discriminative)
+    both = accuracies(_pairs(real, made, again), seeds + seeds, effort.discriminative)
     return both[: len(seeds)], both[len(seeds) :]
 
 

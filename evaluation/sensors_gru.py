@@ -171,7 +171,15 @@ Pair = tuple[Windows, Windows]  # real [N, T, C], generated [M, T, C]
 
 
 def discriminative_scores(pairs: Sequence[Pair], seeds: Sequence[int], steps: int = 2000) -> np.ndarray:
-    """|accuracy − ½| of a network that tells real windows from generated ones, once per pair, `[R]`.
+    """|accuracy − ½| of `accuracies`, `[R]`."""
+    return np.abs(accuracies(pairs, seeds, steps) - 0.5)
+
+
+def accuracies(pairs: Sequence[Pair], seeds: Sequence[int], steps: int = 2000) -> np.ndarray:
+    """How often a network is right that tells real windows from generated ones, once per pair, `[R]`.
+
+    It can be right less than half of the time where the windows that it learned from and those that it is tested on
+    are parts of sets that are more alike than chance makes them: what one part has too much of, the other lacks.
 
     One layer of ⌊C / 2⌋ units, 80 % of each set to train on, `steps` steps of 128 + 128 windows; the accuracy is that
     on the other 20 % of both.
@@ -194,7 +202,7 @@ def discriminative_scores(pairs: Sequence[Pair], seeds: Sequence[int], steps: in
         ]
         losses = functional.binary_cross_entropy_with_logits(network.last(_stack(chosen)), labels, reduction="none")
         adam.step(2 * losses.mean(dim=1).sum())  # the mean over real plus that over generated windows; a sum over R
-    return np.array([_apart(network.only(i), *each) for i, each in enumerate(zip(pairs, splits, strict=True))])
+    return np.array([_accuracy(network.only(i), *each) for i, each in enumerate(zip(pairs, splits, strict=True))])
 
 
 def guessed_score(real: int, generated: int) -> float:
@@ -248,13 +256,13 @@ def _split(count: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 @torch.no_grad()
-def _apart(network: TF1GRU, pair: Pair, split: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
-    """|accuracy − ½| on the rows kept for testing."""
+def _accuracy(network: TF1GRU, pair: Pair, split: tuple[tuple[np.ndarray, np.ndarray], ...]) -> float:
+    """On the rows kept for testing."""
     right = []
     for values, (_, test), real in zip(pair, split, (True, False), strict=True):
         for rows in np.array_split(test, math.ceil(len(test) / 2048)):
             right.append((network.last(_stack([values[rows]]))[0] > 0).numpy() == real)
-    return abs(float(np.concatenate(right).mean()) - 0.5)
+    return float(np.concatenate(right).mean())
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoint.backbones.transformer import CounterpointTransformer
 from counterpoint.data.series import SINES_SEED, load_windows
 from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.data.window_start import WindowStart
 from counterpoint.diffusion.checkpoints import AveragedWeights, RunFolder, SafetensorsIO
 from counterpoint.diffusion.model_files import fast_bf16
 from counterpoint.diffusion.noise_levels import GridMixture, draw_grid
@@ -46,7 +47,8 @@ from counterpoint.recipes.sensors_generator import (
 from counterpoint.recipes.settings import to_json
 from counterpoint.recipes.trainer import make_trainer, quiet_lightning
 
-STEPS = 2.9  # of a walk, in a unit of log s/α: 22 from 20 to .01
+STEPS = 2.4  # of a walk, in a unit of log s/α: 15 from 5 to .01
+FITTED = 8192  # windows that the start of walks is fitted on
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Settings:
     checkpoint_every: int = 500
     solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
     sample_steps: int = 0  # 0: as many as the span asks for of a set (`STEPS`), 16 for your own
-    span: tuple[float, float] = (20.0, 0.33)  # of a set: s/α of the walk's first level, and of its last but one in
+    span: tuple[float, float] = (5.0, 0.33)  # of a set: s/α of the walk's first level, and of its last but one in
     # units of the least axis's deviation
     calibration: int = 8192  # of a set: samples by which each channel's distribution is mended, fewer as of `batch`
     bf16: bool = True  # products in bfloat16 where the processor is fast at them
@@ -195,6 +197,13 @@ def fit_codec(settings: Settings, windows: np.ndarray) -> SeriesPatches:
     )
 
 
+def fit_start(codec: SeriesPatches, windows: np.ndarray) -> WindowStart:
+    """Where walks of a set's windows `[N, L, C]` begin."""
+    rows = np.linspace(0, len(windows) - 1, min(len(windows), FITTED)).astype(int)
+    latents = codec.encode(torch.tensor(windows[rows]))
+    return WindowStart.fit(torch.cat([x[:, :, 0] for x in latents.values()], dim=2))
+
+
 def sampling(settings: Settings) -> dict[str, Any]:
     """`solver` and `steps` that a model of your own recordings is saved with."""
     return {"solver": settings.solver or "unipc", "steps": settings.sample_steps or 16}
@@ -267,7 +276,7 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     settings = replace(settings, batch=in_proportion(settings.batch, settings.length))
 
     def save(transformer: CounterpointTransformer) -> Path:
-        generator = SeriesGenerator(codec, transformer, facts)
+        generator = SeriesGenerator(codec, transformer, facts, start=fit_start(codec, windows.values))
         if count := in_proportion(settings.calibration, settings.length):
             bf16 = settings.bf16 and fast_bf16(transformer.device)
             generator.calibrate(windows.values, count, not windows.overlapping, bf16)

@@ -25,6 +25,7 @@ from counterpoint.backbones.transformer import CounterpointTransformer, Modality
 from counterpoint.data.channel_moments import ChannelMoments
 from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.data.window_start import WindowStart
 from counterpoint.diffusion.conversion import as_flow
 from counterpoint.diffusion.model_files import save_transformer
 from counterpoint.diffusion.process import process_of
@@ -37,7 +38,7 @@ CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 TOKENS = 3000  # that are sampled at once, so that they stay in the cache
 DRAWS = 8  # of quasi-random points, on which a generator is calibrated: what they differ by is chance
-MARGINALS, MOMENTS = "marginals.safetensors", "moments.safetensors"
+MARGINALS, MOMENTS, START = "marginals.safetensors", "moments.safetensors", "start.safetensors"
 
 
 def in_proportion(count: int, length: int) -> int:
@@ -85,14 +86,15 @@ class SeriesGenerator:
         marginals: brings the values of each channel to their distribution in the training data; None: left as they are.
         moments: brings the mean and the covariance over time of each channel to those of the training data, after it;
             None: left as they are.
+        start: of walks with a `span`; None: they begin with noise alone.
     """
 
     def __init__(
         self, codec: SeriesPatches, transformer: CounterpointTransformer, facts: dict,
-        marginals: QuantileMap | None = None, moments: ChannelMoments | None = None,
+        marginals: QuantileMap | None = None, moments: ChannelMoments | None = None, start: WindowStart | None = None,
     ) -> None:  # fmt: skip
         self.codec, self.transformer, self.facts = codec, transformer.eval(), facts
-        self.marginals, self.moments = marginals, moments
+        self.marginals, self.moments, self.start = marginals, moments, start
 
     @property
     def slots(self) -> int:
@@ -153,19 +155,21 @@ class SeriesGenerator:
         for start in range(first, len(seeds), self.batch):
             own = seeds[start : start + self.batch]
             if points is None:
-                noise = draw_noise({"axes": (slots, axes)}, own)["axes"]  # [B, T, K]
+                drawn = draw_noise({"axes": (slots, axes)}, own)["axes"].transpose(1, 2)
             else:  # the greatest axes come first, where the points lie most evenly
-                noise = points.draw(len(own)).unflatten(1, (axes, slots)).transpose(1, 2).contiguous()
+                drawn = points.draw(len(own)).unflatten(1, (axes, slots))
             with torch.autocast(self.transformer.device.type, torch.bfloat16, enabled=bf16):
-                latents = self._latents(noise, steps, solver)
+                latents = self._latents(drawn, steps, solver)  # of [B, K, T]
             yield self.codec.decode(latents)
 
     def _latents(self, drawn: Tensor, steps: int | None, solver: str | None) -> dict[str, Tensor]:
-        """Clean latents `{token: [B, T, 1, size]}` on the CPU, of noise `[B, T, K]`."""
+        """Clean latents `{token: [B, T, 1, size]}` on the CPU, of standard normal numbers `[B, K, T]`."""
         device = self.transformer.device
-        noise = {name: x.to(device) for name, x in self.codec.split(drawn).items()}
         solver = solver or self.facts["solver"]
-        scheduler = make_scheduler(solver, span=self.facts.get("span") if solver in EDM_SOLVERS else None)
+        span = self.facts.get("span") if solver in EDM_SOLVERS else None
+        scheduler = make_scheduler(solver, span=span)
+        noised = self.start.draw(drawn, span[0]) if self.start and span else drawn.transpose(1, 2).contiguous()
+        noise = {name: x.to(device) for name, x in self.codec.split(noised).items()}
         steps = self.facts["steps"] if steps is None else steps
 
         def denoise(_: str, latents: dict[str, Tensor], sigma: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,13 +182,13 @@ class SeriesGenerator:
         return {name: x.cpu() for name, x in clean.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes `generator.json`, `codec/`, `transformer/`, and what was fitted: `marginals.safetensors` and
-        `moments.safetensors`."""
+        """Writes `generator.json`, `codec/`, `transformer/`, and what was fitted: `marginals.safetensors`,
+        `moments.safetensors` and `start.safetensors`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.codec.save_pretrained(folder / "codec")
         save_transformer(self.transformer, folder / "transformer", None)
-        for fitted, name in ((self.marginals, MARGINALS), (self.moments, MOMENTS)):
+        for fitted, name in ((self.marginals, MARGINALS), (self.moments, MOMENTS), (self.start, START)):
             (folder / name).unlink(missing_ok=True)  # of an earlier model
             if fitted is not None:
                 fitted.save(folder / name)
@@ -203,4 +207,5 @@ class SeriesGenerator:
         )
         marginals = QuantileMap.load(folder / MARGINALS) if (folder / MARGINALS).is_file() else None
         moments = ChannelMoments.load(folder / MOMENTS) if (folder / MOMENTS).is_file() else None
-        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, marginals, moments)
+        start = WindowStart.load(folder / START) if (folder / START).is_file() else None
+        return cls(SeriesPatches.from_pretrained(folder / "codec"), network, facts, marginals, moments, start)

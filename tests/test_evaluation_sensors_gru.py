@@ -8,6 +8,7 @@ from counterpoint.evaluation.sensors_gru import (
     TF1GRU,
     Drawn,
     TF1Adam,
+    accuracies,
     discriminative_scores,
     guessed_score,
     predictive_scores,
@@ -90,6 +91,17 @@ def test_networks_side_by_side_are_those_trained_alone():
     assert both[1] == pytest.approx(discriminative_scores([(real, made + 2)], [4], steps=400)[0], abs=1e-6)
     assert both[1] > 0.4
     assert both[1] > both[0]
+
+
+def test_sets_that_are_more_alike_than_chance_makes_them_are_told_apart_wrongly():
+    """Of two copies of a set, what one's training part has and the other's lacks is the other way round in the rest."""
+    windows = np.random.default_rng(0).random((60, 3, 12)).astype(np.float32)
+    seeds = list(range(8))
+    right = accuracies([(windows, windows)] * 8, seeds, steps=600)
+    assert right.mean() < 0.42
+    np.testing.assert_array_equal(
+        discriminative_scores([(windows, windows)] * 8, seeds, steps=600), np.abs(right - 0.5)
+    )
 
 
 def test_the_next_value_is_foretold_from_the_other_channels():

@@ -11,12 +11,14 @@ from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series import load_windows
 from counterpoint.data.series_patches import SeriesPatches
 from counterpoint.diffusion.posterior import Posterior
+from counterpoint.diffusion.process import describe
 from counterpoint.diffusion.training import LossSettings, OptimizerSettings
 from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.sensors import (
     SeriesTraining,
     WindowBatches,
     build_transformer,
+    fit_start,
     in_proportion,
     patch_of,
     sampling,
@@ -192,17 +194,31 @@ def test_a_model_keeps_how_it_is_sampled(model, tmp_path):
     generator = SeriesGenerator.from_pretrained(model)
     least = min(float(deviations.min()) for deviations in generator.codec.deviations.values())
     assert (generator.facts["solver"], generator.facts["steps"]) == ("edm-dpm++", 2)
-    assert generator.facts["span"] == pytest.approx([20.0, 0.33 * least])
+    assert generator.facts["span"] == pytest.approx([5.0, 0.33 * least])
     first = generator.sample(2)
     assert not np.allclose(generator.sample(2, solver="unipc"), first)
     generator.facts["span"] = [80.0, 0.002]
     assert not np.allclose(generator.sample(2), first)
     codec = SeriesPatches(8, {"deviation": torch.tensor([1.0, 0.03])}, (2,))
-    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 22, "span": [20.0, pytest.approx(0.0099)]}
+    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 15, "span": [5.0, pytest.approx(0.0099)]}
     codec.tensors["deviation"][1] = 0.18  # nothing is small: the walk ends earlier
-    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 17, "span": [20.0, pytest.approx(0.0594)]}
+    assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 11, "span": [5.0, pytest.approx(0.0594)]}
     assert sampling(replace(small(), time="t")) == {"solver": "unipc", "steps": 16}
     assert sampling(override(small(), ["solver=heun", "sample_steps=5", "time=t"])) == {"solver": "heun", "steps": 5}
+
+
+def test_a_walk_begins_with_what_noised_windows_are(model):
+    """A network that says 0 knows each slot alone: that eight rise together it has from the start, or not at all."""
+    windows = np.random.default_rng(0).normal(3.0, 1.0, (4000, 1, 1)).repeat(32, axis=1).astype(np.float32)
+    codec = SeriesPatches.fit(windows, 4, 16, normal=False)
+    silent = build_transformer(tiny(), codec)
+    silent.register_to_config(process=describe(small().process))
+    facts = {"length": 32, "solver": "edm-dpm++", "steps": 30, "span": [1.0, 0.001]}
+    for start, ratio in ((None, 1.0), (fit_start(codec, windows), ((8 + 1) / (1 + 1)) ** 0.5)):
+        made = SeriesGenerator(codec, silent, facts, start=start).sample(2000)
+        level = codec.encode(torch.from_numpy(made))["axes0"][..., 0].mean(dim=(1, 2))
+        assert level.std() * 8**0.5 == pytest.approx(ratio, rel=0.05)
+    assert SeriesGenerator.from_pretrained(model).start is not None
 
 
 def test_a_posterior_of_all_windows_takes_the_spread_from_the_targets(model):

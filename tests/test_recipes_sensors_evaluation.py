@@ -34,7 +34,7 @@ def test_scores_of_a_model_and_of_an_array_go_into_one_file(stocks, tmp_path):
     scores = evaluate("stocks", 8, stocks, model, json_path=path, effort=EFFORT, say=lambda _: None)["Stocks"]["8"]
     assert set(scores) == {*SCORES, "memorization", "facts"}
     for name in SCORES:
-        own = {"chance"} if name == "discriminative" else set()
+        own = {"chance", "accuracy", "floor_accuracy"} if name == "discriminative" else set()
         assert set(scores[name]) == {"mean", "half_width", "floor", "floor_half_width"} | own
         assert all(np.isfinite(value) for value in scores[name].values())
     assert scores["facts"]["windows"] == 113
