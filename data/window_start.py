@@ -58,9 +58,8 @@ class WindowStart:
         """
         own = self.tensors
         flat = points.flatten(1).clone()
-        if len(own["variance"]):
-            flat[:, : len(own["variance"])] *= (1 + own["variance"] / ratio**2).sqrt()
-            flat = torch.ormqr(own["reflectors"], own["tau"], flat.T.contiguous()).T
+        flat[:, : len(own["variance"])] *= (1 + own["variance"] / ratio**2).sqrt()
+        flat = torch.ormqr(own["reflectors"], own["tau"], flat.T.contiguous()).T
         noised = (own["mean"] + ratio * flat) / (1 + ratio**2) ** 0.5
         return noised.unflatten(1, points.shape[1:]).transpose(1, 2).contiguous()
 

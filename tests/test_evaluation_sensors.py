@@ -98,3 +98,11 @@ def test_real_windows_are_not_compared_with_those_they_overlap():
     found = copies(windows, windows[:50] + 0.5, overlapping=True)
     assert found["real_distance"] == pytest.approx(5 / deviation, rel=1e-4)
     assert found["distance"] == pytest.approx(0.5 / deviation, rel=1e-4)
+
+
+def test_who_is_right_less_than_half_of_the_time_scores_as_who_is_more_often(monkeypatch):
+    monkeypatch.setattr("counterpoint.evaluation.sensors.accuracies", lambda *_: np.array([0.4, 0.7, 0.35, 0.45]))
+    effort, real = Effort(repeats=2), noise(50)
+    found = evaluate_windows(real, real, scores=("discriminative",), effort=effort)["discriminative"]
+    own = {key: found[key] for key in ("mean", "accuracy", "floor", "floor_accuracy")}
+    assert own == pytest.approx({"mean": 0.15, "accuracy": 0.55, "floor": 0.1, "floor_accuracy": 0.4})

@@ -65,6 +65,7 @@ def test_a_sample_depends_on_its_seed_and_number_alone(model):
     alone = generator.sample(6, seed=1, independent=True)
     np.testing.assert_allclose(generator.sample(3, seed=1, independent=True), alone[:3], atol=1e-5)
     assert not np.allclose(alone, windows)
+    assert not np.allclose(alone[0], alone[1])
     np.testing.assert_allclose(generator.sample(2, seed=1, first=4), windows[4:], atol=1e-5)
     np.testing.assert_allclose(generator.sample(2, seed=1, first=4, independent=True), alone[4:], atol=1e-5)
 
