@@ -124,7 +124,7 @@ class SeriesPatches:
     def decode(self, latents: dict[str, Tensor]) -> Tensor:
         """`{token: [B, T, 1, size]}` → windows `[B, L, C]`."""
         own = self.tensors
-        z = torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1).float() / self.deviation  # [B, T, K]
+        z = self.join(latents).float() / self.deviation  # [B, T, K]
         z = from_scores(z, own["knots"], own["scores"]) if "knots" in own else z
         y = z @ own["decode"] + own["mean"]
         y = y.unflatten(2, (self.patch, -1)).flatten(1, 2)  # [B, L, C]
@@ -152,6 +152,10 @@ class SeriesPatches:
         """All axes `[B, T, K]` as tokens."""
         parts = values.split(list(self.sizes), dim=-1)
         return {name: part[:, :, None] for name, part in zip(self.names, parts, strict=True)}
+
+    def join(self, latents: dict[str, Tensor]) -> Tensor:
+        """The other way: tokens `{token: [B, T, 1, size]}` as all axes `[B, T, K]`."""
+        return torch.cat([latents[name][:, :, 0] for name in self.names], dim=-1)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `series_patches.safetensors`."""

@@ -74,8 +74,11 @@ def evaluate_windows(
         ours, floor = _JUDGES[name](real, generated, again, seeds, effort)
         more = {}
         if name == "discriminative":
-            more = {"chance": guessed_score(len(real), len(generated)), "accuracy": ours.mean().item()}
-            more["floor_accuracy"] = floor.mean().item()
+            more = {
+                "chance": guessed_score(len(real), len(generated)),
+                "accuracy": ours.mean().item(),
+                "floor_accuracy": floor.mean().item(),
+            }
             ours, floor = np.abs(ours - 0.5), np.abs(floor - 0.5)
         spread = summary(floor)
         results[name] = {**summary(ours), "floor": spread["mean"], "floor_half_width": spread["half_width"], **more}

@@ -200,8 +200,7 @@ def fit_codec(settings: Settings, windows: np.ndarray) -> SeriesPatches:
 def fit_start(codec: SeriesPatches, windows: np.ndarray) -> WindowStart:
     """Where walks of a set's windows `[N, L, C]` begin."""
     rows = np.linspace(0, len(windows) - 1, min(len(windows), FITTED)).astype(int)
-    latents = codec.encode(torch.tensor(windows[rows]))
-    return WindowStart.fit(torch.cat([x[:, :, 0] for x in latents.values()], dim=2))
+    return WindowStart.fit(codec.join(codec.encode(torch.tensor(windows[rows]))))
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
