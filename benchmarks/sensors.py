@@ -15,8 +15,9 @@ import torch
 
 import counterpoint.recipes.sensors_generator as sensors_generator
 from counterpoint.data.series import load_windows
+from counterpoint.data.window_start import WindowStart
 from counterpoint.diffusion.model_files import fast_bf16
-from counterpoint.recipes.sensors import Settings, build_transformer, fit_codec, fit_start, walk
+from counterpoint.recipes.sensors import Settings, build_transformer, fit_codec, some_latents, walk
 from counterpoint.recipes.sensors_generator import SeriesGenerator
 
 
@@ -29,7 +30,10 @@ def untrained(settings: Settings, data: Path | None) -> SeriesGenerator:
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     facts = {"length": settings.length, **walk(settings, codec)}
-    return SeriesGenerator(codec, transformer, facts, start=fit_start(codec, windows.values))
+    latents = some_latents(codec, windows.values)
+    generator = SeriesGenerator(codec, transformer, facts, start=WindowStart.fit(latents))
+    generator.calibrate(windows.values, latents, 256, not windows.overlapping)
+    return generator
 
 
 def main() -> None:
@@ -37,15 +41,17 @@ def main() -> None:
     parser.add_argument("--set", default="Sines")
     parser.add_argument("--length", type=int, default=24)
     parser.add_argument("--data", type=Path, help="the set's file or a folder with it; none for Sines")
+    parser.add_argument("--solver", default="", help="angle, or another; the recipe's own if none is given")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1500, sensors_generator.TOKENS, 6000])
     parser.add_argument("--windows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    generator = untrained(Settings(set=args.set, length=args.length), args.data)
+    generator = untrained(Settings(set=args.set, length=args.length, solver=args.solver), args.data)
     bf16 = fast_bf16(torch.device("cpu"))
-    print(f"{args.set} at {args.length}, {generator.facts['steps']} steps, {'bf16' if bf16 else 'fp32'}")
+    facts = generator.facts
+    print(f"{args.set} at {args.length}, {facts['solver']}, {facts['steps']} steps, {'bf16' if bf16 else 'fp32'}")
     print(f"{'tokens':>8}{'windows':>9}  CPU-seconds for 1,000 windows")
     seconds: dict[int, list[float]] = {tokens: [] for tokens in args.tokens}
     for repeat in range(args.repeats):

@@ -34,8 +34,10 @@ from counterpoint.diffusion.pipeline import choose_device
 from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.process import Process, describe
 from counterpoint.diffusion.training import JointTraining, KeyedBatches, LossSettings, OptimizerSettings
+from counterpoint.modalities.clip import ClipError
 from counterpoint.recipes.joint import ModelSettings
 from counterpoint.recipes.sensors_generator import (
+    ANGLE,
     TEXT_DIM,
     SeriesGenerator,
     in_proportion,
@@ -47,8 +49,8 @@ from counterpoint.recipes.sensors_generator import (
 from counterpoint.recipes.settings import to_json
 from counterpoint.recipes.trainer import make_trainer, quiet_lightning
 
-STEPS = 2.4  # of a walk, in a unit of log s/α: 15 from 5 to .01
-FITTED = 8192  # windows that the start of walks is fitted on
+STEPS, ANGLE_STEPS = 2.4, 1.6  # of a walk, in a unit of log s/α: 15, or 10 of the solver `angle`, from 5 to .01
+FITTED = 8192  # windows that the start and the levels of walks are fitted on, fewer of more than 24 steps
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Settings:
     minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
     log_every: int = 50
     checkpoint_every: int = 500
-    solver: str = ""  # of sampling; empty: edm-dpm++ for a set, unipc for your own
+    solver: str = ""  # of sampling; empty: edm-dpm++ for a set, which also knows angle, and unipc for your own
     sample_steps: int = 0  # 0: as many as the span asks for of a set (`STEPS`), 16 for your own
     span: tuple[float, float] = (5.0, 0.33)  # of a set: s/α of the walk's first level, and of its last but one in
     # units of the least axis's deviation
@@ -197,14 +199,17 @@ def fit_codec(settings: Settings, windows: np.ndarray) -> SeriesPatches:
     )
 
 
-def fit_start(codec: SeriesPatches, windows: np.ndarray) -> WindowStart:
-    """Where walks of a set's windows `[N, L, C]` begin."""
-    rows = np.linspace(0, len(windows) - 1, min(len(windows), FITTED)).astype(int)
-    return WindowStart.fit(codec.join(codec.encode(torch.tensor(windows[rows]))))
+def some_latents(codec: SeriesPatches, windows: np.ndarray) -> Tensor:
+    """Latents `[N, T, K]` of windows `[N, L, C]` all over a set, on which walks are fitted."""
+    count = min(len(windows), in_proportion(FITTED, windows.shape[1]))
+    rows = np.linspace(0, len(windows) - 1, count).astype(int)
+    return codec.join(codec.encode(torch.tensor(windows[rows])))
 
 
 def sampling(settings: Settings) -> dict[str, Any]:
-    """`solver` and `steps` that a model of your own recordings is saved with."""
+    """`solver` and `steps` that a model of your own recordings is saved with; a solver for sets is a ClipError."""
+    if settings.solver == ANGLE:
+        raise ClipError(f"solver: {ANGLE} is for the sets of the benchmark; your own recordings take unipc or another")
     return {"solver": settings.solver or "unipc", "steps": settings.sample_steps or 16}
 
 
@@ -212,10 +217,20 @@ def walk(settings: Settings, codec: SeriesPatches) -> dict[str, Any]:
     """`solver`, `steps` and `span` that a model of a set is saved with.
 
     Below the least deviation of its axes there is no noise left to take away: a set without small axes is done earlier.
+
+    Raises:
+        ClipError: the solver `angle` for a network that doesn't predict as EDM's do.
     """
+    solver = settings.solver or "edm-dpm++"
+    if solver == ANGLE and settings.process.prediction != "edm":
+        raise ClipError(f"solver: {ANGLE} needs process.prediction=edm, not {settings.process.prediction}")
     first, last = settings.span[0], settings.span[1] * float(codec.deviation.min())
-    steps = settings.sample_steps or round(STEPS * math.log(first / last))
-    return {"solver": settings.solver or "edm-dpm++", "steps": steps, "span": [first, last]}
+    rate = ANGLE_STEPS if solver == ANGLE else STEPS
+    return {
+        "solver": solver,
+        "steps": settings.sample_steps or round(rate * math.log(first / last)),
+        "span": [first, last],
+    }
 
 
 def build_transformer(settings: Settings, codec: SeriesPatches) -> CounterpointTransformer:
@@ -275,10 +290,11 @@ def train(settings: Settings, data: Path | None, run: Path) -> Path:
     settings = replace(settings, batch=in_proportion(settings.batch, settings.length))
 
     def save(transformer: CounterpointTransformer) -> Path:
-        generator = SeriesGenerator(codec, transformer, facts, start=fit_start(codec, windows.values))
+        latents = some_latents(codec, windows.values)
+        generator = SeriesGenerator(codec, transformer, facts, start=WindowStart.fit(latents))
         if count := in_proportion(settings.calibration, settings.length):
             bf16 = settings.bf16 and fast_bf16(transformer.device)
-            generator.calibrate(windows.values, count, not windows.overlapping, bf16)
+            generator.calibrate(windows.values, latents, count, not windows.overlapping, bf16)
         return generator.save_pretrained(run / "model")
 
     return fit(settings, run, build_transformer(settings, codec), kind, batches, len(windows), save, mixture)

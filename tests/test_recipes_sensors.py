@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from counterpoint.data.quantile_map import QuantileMap
 from counterpoint.data.series import load_windows
 from counterpoint.data.series_patches import SeriesPatches
+from counterpoint.data.window_start import WindowStart
+from counterpoint.diffusion.angle_walk import angle_ratios, angle_walk
 from counterpoint.diffusion.posterior import Posterior
 from counterpoint.diffusion.process import describe
 from counterpoint.diffusion.training import LossSettings, OptimizerSettings
@@ -18,11 +20,11 @@ from counterpoint.recipes.sensors import (
     SeriesTraining,
     WindowBatches,
     build_transformer,
-    fit_start,
     in_proportion,
     patch_of,
     sampling,
     small,
+    some_latents,
     tiny,
     train,
     walk,
@@ -76,9 +78,9 @@ def test_fewer_windows_of_many_tokens_are_sampled_at_once(model, monkeypatch):
     together, whole = [], generator.sample(7)
     monkeypatch.setattr("counterpoint.recipes.sensors_generator.TOKENS", 6)
     monkeypatch.setattr(
-        generator, "_latents", lambda drawn, *args: together.append(len(drawn)) or latents(drawn, *args)
+        generator, "_decoded", lambda drawn, *args: together.append(len(drawn)) or decoded(drawn, *args)
     )
-    latents = SeriesGenerator._latents.__get__(generator)
+    decoded = SeriesGenerator._decoded.__get__(generator)
     np.testing.assert_allclose(generator.sample(7), whole, atol=1e-5)
     assert together == [3, 3, 1]
     monkeypatch.setitem(generator.facts, "length", 16)
@@ -99,7 +101,7 @@ def test_each_channel_has_the_distribution_of_the_training_data(model, tmp_path)
 
     before = bare.sample(1000, seed=3)
     assert off(before) > 0.05
-    bare.calibrate(real, 1000, per_step=True)
+    bare.calibrate(real, some_latents(bare.codec, real), 1000, per_step=True)
     assert off(bare.sample(1000, seed=3)) < 0.03
     assert bare.moments is not None
     assert bare.marginals is not None
@@ -120,10 +122,11 @@ def test_a_generator_is_calibrated_on_draws_that_no_seed_gives(model, tmp_path, 
     generator = SeriesGenerator.from_pretrained(model)
     assert generator.moments is not None
     assert generator.marginals is not None
-    bare = SeriesGenerator(generator.codec, generator.transformer, generator.facts)
+    bare = SeriesGenerator(generator.codec, generator.transformer, generator.facts, start=generator.start)
+    real = load_windows("Sines", 8).values
     seen, fit = [], QuantileMap.fit
     monkeypatch.setattr(QuantileMap, "fit", lambda made, *rest: fit(seen.append(made) or made, *rest))
-    generator.calibrate(load_windows("Sines", 8).values, 100)
+    generator.calibrate(real, some_latents(generator.codec, real), 100)
     draws = seen[0].chunk(8)
     assert [len(draw) for draw in draws] == [13] * 8  # of at least 100 in all
     for draw in draws:
@@ -133,6 +136,38 @@ def test_a_generator_is_calibrated_on_draws_that_no_seed_gives(model, tmp_path, 
     again = SeriesGenerator.from_pretrained(without)
     assert again.moments is None
     assert again.marginals is None
+
+
+def test_walks_in_angles_keep_the_moments_of_the_data(tmp_path):
+    """Of a network that has hardly learned, by the whole recipe; a file keeps what was fitted."""
+    settings = override(tiny(), ["solver=angle", "sample_steps=6", "calibration=1600"])
+    generator = SeriesGenerator.from_pretrained(train(settings, None, tmp_path))
+    real = some_latents(generator.codec, load_windows("Sines", 8).values)
+    assert generator.facts["solver"] == "angle"
+    assert generator.levels is not None
+    axes = sum(generator.codec.sizes)
+    assert generator.levels.tensors["scale"].shape == (12, 2, axes)  # Sines' slots have moments of their own
+    drawn = torch.randn(1000, axes, 2, generator=torch.Generator().manual_seed(0))
+    ratios = angle_ratios(6, generator.facts["span"])
+
+    @torch.no_grad()
+    def made(levels):
+        begun = generator._begun(drawn)
+        return angle_walk(generator._predict, begun, ratios, generator.codec.deviation, levels)
+
+    def off(latents):
+        return float(((latents.std(dim=0) - real.std(dim=0)) / generator.codec.deviation).abs().mean())
+
+    assert off(made(generator.levels)) < 0.2 * off(made(None))
+    for levels, steps in ((generator.levels, 6), (None, 5)):  # the fitted ones belong to six steps
+        ratios = angle_ratios(steps, generator.facts["span"])
+        windows = generator.codec.decode(generator.codec.split(made(levels)))
+        assert torch.equal(generator._decoded(drawn, steps, None, False), windows)
+    first = generator.sample(5, seed=1)
+    np.testing.assert_allclose(generator.sample(2, seed=1, first=3), first[3:], atol=1e-5)
+    assert not np.allclose(generator.sample(5, seed=1, solver="edm-dpm++"), first)
+    generator.levels = None
+    assert SeriesGenerator.from_pretrained(generator.save_pretrained(tmp_path)).levels is None
 
 
 def test_the_first_token_carries_the_clock_and_hands_it_back():
@@ -201,21 +236,29 @@ def test_a_model_keeps_how_it_is_sampled(model, tmp_path):
     generator.facts["span"] = [80.0, 0.002]
     assert not np.allclose(generator.sample(2), first)
     codec = SeriesPatches(8, {"deviation": torch.tensor([1.0, 0.03])}, (2,))
+    angle = override(small(), ["solver=angle"])
     assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 15, "span": [5.0, pytest.approx(0.0099)]}
+    assert walk(angle, codec) == {"solver": "angle", "steps": 10, "span": [5.0, pytest.approx(0.0099)]}
     codec.tensors["deviation"][1] = 0.18  # nothing is small: the walk ends earlier
     assert walk(small(), codec) == {"solver": "edm-dpm++", "steps": 11, "span": [5.0, pytest.approx(0.0594)]}
+    assert walk(angle, codec) == {"solver": "angle", "steps": 7, "span": [5.0, pytest.approx(0.0594)]}
+    with pytest.raises(ClipError, match=r"solver: angle needs process\.prediction=edm, not velocity"):
+        walk(override(angle, ["process.prediction=velocity"]), codec)
+    with pytest.raises(ClipError, match="solver: angle is for the sets"):
+        sampling(replace(angle, time="t"))
     assert sampling(replace(small(), time="t")) == {"solver": "unipc", "steps": 16}
     assert sampling(override(small(), ["solver=heun", "sample_steps=5", "time=t"])) == {"solver": "heun", "steps": 5}
 
 
-def test_a_walk_begins_with_what_noised_windows_are(model):
+@pytest.mark.parametrize("solver", ["angle", "edm-dpm++"])
+def test_a_walk_begins_with_what_noised_windows_are(model, solver):
     """A network that says 0 knows each slot alone: that eight rise together it has from the start, or not at all."""
     windows = np.random.default_rng(0).normal(3.0, 1.0, (4000, 1, 1)).repeat(32, axis=1).astype(np.float32)
     codec = SeriesPatches.fit(windows, 4, 16, normal=False)
     silent = build_transformer(tiny(), codec)
     silent.register_to_config(process=describe(small().process))
-    facts = {"length": 32, "solver": "edm-dpm++", "steps": 30, "span": [1.0, 0.001]}
-    for start, ratio in ((None, 1.0), (fit_start(codec, windows), ((8 + 1) / (1 + 1)) ** 0.5)):
+    facts = {"length": 32, "solver": solver, "steps": 30, "span": [1.0, 0.001]}
+    for start, ratio in ((None, 1.0), (WindowStart.fit(some_latents(codec, windows)), ((8 + 1) / (1 + 1)) ** 0.5)):
         made = SeriesGenerator(codec, silent, facts, start=start).sample(2000)
         level = codec.encode(torch.from_numpy(made))["axes0"][..., 0].mean(dim=(1, 2))
         assert level.std() * 8**0.5 == pytest.approx(ratio, rel=0.05)
