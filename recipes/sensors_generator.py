@@ -205,6 +205,8 @@ class SeriesGenerator:
     def _predict(self, y: Tensor, ratio: float) -> Tensor:
         """What the network says `[B, T, K]` of its input `[B, T, K]` at s/α = `ratio`."""
         process = process_of(self.transformer.config)
+        if process.prediction != "edm":
+            raise ClipError(f"solver: {ANGLE} needs a network that predicts as edm, not {process.prediction}")
         level = process.level(torch.tensor([[ratio]], dtype=torch.float64)).float()  # the same in all cells
         said = []
         for part in y.split(self.batch):

@@ -168,6 +168,9 @@ def test_walks_in_angles_keep_the_moments_of_the_data(tmp_path):
     assert not np.allclose(generator.sample(5, seed=1, solver="edm-dpm++"), first)
     generator.levels = None
     assert SeriesGenerator.from_pretrained(generator.save_pretrained(tmp_path)).levels is None
+    generator.transformer.register_to_config(process={"prediction": "velocity"})
+    with pytest.raises(ClipError, match="angle needs a network that predicts as edm, not velocity"):
+        generator.sample(1)
 
 
 def test_the_first_token_carries_the_clock_and_hands_it_back():
