@@ -2,7 +2,8 @@
 
     python benchmarks/sensors.py --set fMRI --data sim4.mat --tokens 1500 3000 6000
 
-The network is that of `counterpoint train sensors`, untrained. The numbers of tokens take turns.
+The network is that of `counterpoint train sensors`, untrained, and calibrated, since `sample` then does as much as for
+a trained one. The numbers of tokens take turns.
 """
 
 from __future__ import annotations

@@ -60,17 +60,18 @@ def angle_walk(predict: Predict, y: Tensor, ratios: Tensor, deviation: Tensor, s
     mend: Steady = steady or (lambda _, value: value)
     angles = torch.atan(ratios[:, None] / deviation.double()).float()  # [steps + 1, K]
     y = base = mend(0, y)
-    last = before = None  # −F of the level before, and the step that led from there
+    earlier: tuple[Tensor, Tensor] | None = None  # −F of the level before, and the step that led from there
     for i, ratio in enumerate(ratios[:-1].tolist()):
         slope = -predict(y, ratio)
         step = angles[i + 1] - angles[i]
-        if last is None or before is None:
+        if earlier is None:
             y = base + step * slope
         else:
+            last, before = earlier
             base = mend(2 * i, base + before * (slope + last) / 2)
             y = base + step * (slope + step / (2 * before) * (slope - last))
         y = mend(2 * i + 1, y)
-        last, before = slope, step
+        earlier = slope, step
     return deviation * y
 
 
