@@ -128,13 +128,17 @@ class CounterpointBlock(nn.Module):
         mod = layout.spread(own).unbind(dim=0)  # 9 of [B, T, S, D]
         x = x + mod[2] * self._space(self._modulate(x, mod[0], mod[1]), layout, isolate)
         x = x + mod[5] * self._time(self._modulate(x, mod[3], mod[4]), rotary)
-        text = self.text_attn(self.text_norm(x).flatten(1, 2), encoder_hidden_states)  # [B, N, D]
+        text = self.text_attn(self._to_text(x, encoder_hidden_states).flatten(1, 2), encoder_hidden_states)  # [B, N, D]
         x = x + text.unflatten(1, (slots, tokens))
         x = x + mod[8] * self._feed_forward(self._modulate(x, mod[6], mod[7]), layout, balance)
         return x.flatten(1, 2)
 
     def _modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return torch.addcmul(shift, self.norm(x).to(scale.dtype), 1 + scale)
+
+    def _to_text(self, x: Tensor, context: Tensor) -> Tensor:
+        """What asks the text; a context of one token gives all the same, whatever they ask."""
+        return x if context.shape[1] == 1 else self.text_norm(x)
 
     def _space(self, x: Tensor, layout: Layout, isolate: bool) -> Tensor:
         slots = x.shape[1]

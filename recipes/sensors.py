@@ -49,7 +49,7 @@ from counterpoint.recipes.sensors_generator import (
 from counterpoint.recipes.settings import to_json
 from counterpoint.recipes.trainer import make_trainer, quiet_lightning
 
-STEPS, ANGLE_STEPS = 2.4, 1.6  # of a walk, in a unit of log s/α: 15, or 10 of the solver `angle`, from 5 to .01
+STEPS, EDM_STEPS = 1.45, 2.4  # of a walk, in a unit of log s/α: 9, or 15 of another solver than `angle`, from 5 to .01
 FITTED = 8192  # windows that the start and the levels of walks are fitted on, fewer of more than 24 steps
 
 
@@ -95,7 +95,7 @@ class Settings:
     minutes: float = math.inf  # stop, with a checkpoint, after this time; the same command goes on
     log_every: int = 50
     checkpoint_every: int = 500
-    solver: str = ""  # of sampling; empty: edm-dpm++ for a set, which also knows angle, and unipc for your own
+    solver: str = ""  # of sampling; empty: angle for a set (edm-dpm++ if `process` isn't EDM's), unipc for your own
     sample_steps: int = 0  # 0: as many as the span asks for of a set (`STEPS`), 16 for your own
     span: tuple[float, float] = (5.0, 0.33)  # of a set: s/α of the walk's first level, and of its last but one in
     # units of the least axis's deviation
@@ -221,11 +221,12 @@ def walk(settings: Settings, codec: SeriesPatches) -> dict[str, Any]:
     Raises:
         ClipError: the solver `angle` for a network that doesn't predict as EDM's do.
     """
-    solver = settings.solver or "edm-dpm++"
-    if solver == ANGLE and settings.process.prediction != "edm":
+    edm = settings.process.prediction == "edm"
+    solver = settings.solver or (ANGLE if edm else "edm-dpm++")
+    if solver == ANGLE and not edm:
         raise ClipError(f"solver: {ANGLE} needs process.prediction=edm, not {settings.process.prediction}")
     first, last = settings.span[0], settings.span[1] * float(codec.deviation.min())
-    rate = ANGLE_STEPS if solver == ANGLE else STEPS
+    rate = STEPS if solver == ANGLE else EDM_STEPS
     return {
         "solver": solver,
         "steps": settings.sample_steps or round(rate * math.log(first / last)),

@@ -39,6 +39,7 @@ from counterpoint.modalities.clip import ClipError
 CLOCK = 16  # channels that say which slot it is
 TEXT_DIM = 16  # of the place where labels and sentences will stand; without them it holds padding
 TOKENS = 3000  # that are sampled at once, so that they stay in the cache
+KEPT = 31 << 20  # bytes of a block that glibc, once it was freed, keeps at hand instead of fetching new pages each time
 DRAWS = 8  # of quasi-random points, on which a generator is calibrated: what they differ by is chance
 MARGINALS, MOMENTS, START = "marginals.safetensors", "moments.safetensors", "start.safetensors"
 LEVELS = "levels.safetensors"
@@ -155,6 +156,7 @@ class SeriesGenerator:
                 chance, so that what is averaged over the windows is nearer to the model's (`QuasiRandomNoise`).
             first: number of the first window: many can be made in parts.
         """
+        torch.empty(KEPT, dtype=torch.uint8)  # freed at once
         seeds = np.random.SeedSequence((seed, 11)).generate_state(first + count).tolist()
         batches = self._points(seeds, first, independent)
         return torch.cat([self._calibrated(self._decoded(drawn, steps, solver, bf16)) for drawn in batches]).numpy()
